@@ -1,0 +1,241 @@
+"""One YAML file per robot: what recording, selection and running must agree on.
+
+The file is read once, here, and validated whole; every error names the entry, what it holds and
+what it should hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FORMAT_VERSION = 1
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+TopicName = Annotated[str, Field(pattern=r"^/?[A-Za-z_~][A-Za-z0-9_/~]*$")]
+
+
+class RobotDescriptionError(ValueError):
+    """A robot description file cannot be used; the message names the file, the entry and the fix."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Joints(_Model):
+    """Arm joints in command order, with their limits."""
+
+    names: tuple[str, ...] = Field(min_length=1)
+    position_min_rad: tuple[FiniteFloat, ...]
+    position_max_rad: tuple[FiniteFloat, ...]
+    velocity_max_rad_s: tuple[PositiveFloat, ...]
+    acceleration_max_rad_s2: tuple[PositiveFloat, ...]
+    jerk_max_rad_s3: tuple[PositiveFloat, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"joint names repeat: {list(self.names)}")
+        limits = ("position_min_rad", "position_max_rad", "velocity_max_rad_s", "acceleration_max_rad_s2")
+        for entry in (*limits, "jerk_max_rad_s3"):
+            if len(getattr(self, entry)) != len(self.names):
+                raise ValueError(f"{entry} has {len(getattr(self, entry))} values for {len(self.names)} joints")
+        for name, low, high in zip(self.names, self.position_min_rad, self.position_max_rad, strict=True):
+            if low >= high:
+                raise ValueError(f"{name}: position_min_rad {low} is not below position_max_rad {high}")
+        return self
+
+
+class Gripper(_Model):
+    """How the gripper's opening [m] follows from its joint."""
+
+    joint: str
+    opening_per_joint_m: PositiveFloat
+    min_m: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    max_m: PositiveFloat
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_m >= self.max_m:
+            raise ValueError(f"min_m {self.min_m} is not below max_m {self.max_m}")
+        return self
+
+
+class Camera(_Model):
+    """The camera that the keypoints are seen with."""
+
+    name: str
+    frame_id: str
+    image_topic: TopicName
+    camera_info_topic: TopicName
+    recorded_topic: TopicName
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    rate_hz: PositiveFloat
+
+
+class Topics(_Model):
+    """Where the robot listens and speaks."""
+
+    joint_states: TopicName
+    command: TopicName
+    gripper_command: TopicName
+
+
+class Deadlines(_Model):
+    """How old [s] an input may be before the robot is held."""
+
+    image: PositiveFloat
+    keypoints: PositiveFloat
+    joint_states: PositiveFloat
+
+
+class RobotDescription(_Model):
+    """A manipulator with its camera, as this stack sees it. J is the number of arm joints."""
+
+    format_version: Literal[1]
+    name: str
+    control_rate_hz: PositiveFloat
+    joints: Joints
+    gripper: Gripper
+    home_rad: tuple[FiniteFloat, ...]
+    camera: Camera
+    topics: Topics
+    command_sink: Literal["forward_position", "joint_trajectory"]
+    deadlines_s: Deadlines
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.home_rad) != len(self.joints.names):
+            raise ValueError(f"home_rad has {len(self.home_rad)} values for {len(self.joints.names)} joints")
+        for name, low, home, high in zip(
+            self.joints.names, self.joints.position_min_rad, self.home_rad, self.joints.position_max_rad, strict=True
+        ):
+            if not low <= home <= high:
+                raise ValueError(f"home_rad of {name} is {home}, outside its limits {low} to {high}")
+        if self.control_rate_hz > self.camera.rate_hz + 1e-9:
+            raise ValueError(
+                f"control_rate_hz {self.control_rate_hz} is above the camera's rate_hz {self.camera.rate_hz}: "
+                "every control frame needs an image of its own"
+            )
+        return self
+
+    @property
+    def joint_count(self) -> int:
+        """J, the number of arm joints."""
+        return len(self.joints.names)
+
+    @property
+    def action_size(self) -> int:
+        """Length of an action: J joint positions [rad], then the gripper opening [m]."""
+        return self.joint_count + 1
+
+    @property
+    def control_period_ns(self) -> int:
+        """Time between two control frames [ns]."""
+        return round(1e9 / self.control_rate_hz)
+
+    @property
+    def action_min(self) -> npt.NDArray[np.float64]:
+        """(J + 1,) lower bounds of an action [rad, m]."""
+        return np.array([*self.joints.position_min_rad, self.gripper.min_m])
+
+    @property
+    def action_max(self) -> npt.NDArray[np.float64]:
+        """(J + 1,) upper bounds of an action [rad, m]."""
+        return np.array([*self.joints.position_max_rad, self.gripper.max_m])
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read and validate a robot description.
+
+        Raises:
+            RobotDescriptionError: the file is missing, is no YAML, has another format version, or
+                an entry is missing, unknown or out of range.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise RobotDescriptionError(f"robot description {path} cannot be read: {error.strerror}") from error
+        return cls.parse(text, source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> Self:
+        """Validate the text of a robot description; `source` names it in errors."""
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RobotDescriptionError(f"robot description {source} is not valid YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise RobotDescriptionError(f"robot description {source} holds no entries; copy one of config/robots/")
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise RobotDescriptionError(
+                f"robot description {source} has format_version {version!r}; this version of ATK reads "
+                f"{FORMAT_VERSION}. Use the ATK release it was written for, or rewrite it after config/robots/."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            lines = [
+                f"  {'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}{_line_of(text, item['loc'])}"
+                for item in error.errors()
+            ]
+            raise RobotDescriptionError("\n".join([f"robot description {source} cannot be used:", *lines])) from error
+
+    def dump(self) -> str:
+        """The description as YAML, as `parse` reads it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+
+    def fingerprint(self) -> str:
+        """Changes whenever an entry does; what a recorded bag or a track cache was made for."""
+        return hashlib.sha256(self.dump().encode()).hexdigest()[:16]
+
+    def differences(self, other: RobotDescription) -> list[str]:
+        """Entries that differ from `other` in what a trained policy depends on, one line each.
+
+        Topic names and deadlines are deployment and may differ; limits may differ, since the
+        safety layer applies those of the robot at hand.
+        """
+        found = []
+        for entry, mine, theirs in (
+            ("control_rate_hz", self.control_rate_hz, other.control_rate_hz),
+            ("joints.names", self.joints.names, other.joints.names),
+            ("gripper.joint", self.gripper.joint, other.gripper.joint),
+            ("gripper.opening_per_joint_m", self.gripper.opening_per_joint_m, other.gripper.opening_per_joint_m),
+            ("gripper.max_m", self.gripper.max_m, other.gripper.max_m),
+            ("camera.name", self.camera.name, other.camera.name),
+        ):
+            same = math.isclose(mine, theirs) if isinstance(mine, float) and isinstance(theirs, float) else mine == theirs
+            if not same:
+                found.append(f"{entry}: {mine} here, {theirs} there")
+        return found
+
+
+def _line_of(text: str, location: tuple[int | str, ...]) -> str:
+    """' (line N)' of the deepest entry of `location` that the YAML text holds, or nothing."""
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = None
+    for part in location:
+        child: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, child = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            child = node.value[part]
+            line = child.start_mark.line + 1
+        if child is None:
+            break
+        node = child
+    return f" (line {line})" if line is not None else ""

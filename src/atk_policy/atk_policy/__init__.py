@@ -1,0 +1,1 @@
+"""From keypoints to joint commands, and the offline selection of the keypoints."""
