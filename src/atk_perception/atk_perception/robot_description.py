@@ -48,7 +48,9 @@ class Joints(_Model):
         limits = ("position_min_rad", "position_max_rad", "velocity_max_rad_s", "acceleration_max_rad_s2")
         for entry in (*limits, "jerk_max_rad_s3"):
             if len(getattr(self, entry)) != len(self.names):
-                raise ValueError(f"{entry} has {len(getattr(self, entry))} values for {len(self.names)} joints")
+                raise ValueError(
+                    f"{entry} has {len(getattr(self, entry))} values for {len(self.names)} joints"
+                )
         for name, low, high in zip(self.names, self.position_min_rad, self.position_max_rad, strict=True):
             if low >= high:
                 raise ValueError(f"{name}: position_min_rad {low} is not below position_max_rad {high}")
@@ -118,7 +120,11 @@ class RobotDescription(_Model):
         if len(self.home_rad) != len(self.joints.names):
             raise ValueError(f"home_rad has {len(self.home_rad)} values for {len(self.joints.names)} joints")
         for name, low, home, high in zip(
-            self.joints.names, self.joints.position_min_rad, self.home_rad, self.joints.position_max_rad, strict=True
+            self.joints.names,
+            self.joints.position_min_rad,
+            self.home_rad,
+            self.joints.position_max_rad,
+            strict=True,
         ):
             if not low <= home <= high:
                 raise ValueError(f"home_rad of {name} is {home}, outside its limits {low} to {high}")
@@ -166,7 +172,9 @@ class RobotDescription(_Model):
         try:
             text = path.read_text()
         except OSError as error:
-            raise RobotDescriptionError(f"robot description {path} cannot be read: {error.strerror}") from error
+            raise RobotDescriptionError(
+                f"robot description {path} cannot be read: {error.strerror}"
+            ) from error
         return cls.parse(text, source=str(path))
 
     @classmethod
@@ -177,7 +185,9 @@ class RobotDescription(_Model):
         except yaml.YAMLError as error:
             raise RobotDescriptionError(f"robot description {source} is not valid YAML: {error}") from error
         if not isinstance(content, dict):
-            raise RobotDescriptionError(f"robot description {source} holds no entries; copy one of config/robots/")
+            raise RobotDescriptionError(
+                f"robot description {source} holds no entries; copy one of config/robots/"
+            )
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             raise RobotDescriptionError(
@@ -191,7 +201,9 @@ class RobotDescription(_Model):
                 f"  {'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}{_line_of(text, item['loc'])}"
                 for item in error.errors()
             ]
-            raise RobotDescriptionError("\n".join([f"robot description {source} cannot be used:", *lines])) from error
+            raise RobotDescriptionError(
+                "\n".join([f"robot description {source} cannot be used:", *lines])
+            ) from error
 
     def dump(self) -> str:
         """The description as YAML, as `parse` reads it."""
@@ -212,11 +224,19 @@ class RobotDescription(_Model):
             ("control_rate_hz", self.control_rate_hz, other.control_rate_hz),
             ("joints.names", self.joints.names, other.joints.names),
             ("gripper.joint", self.gripper.joint, other.gripper.joint),
-            ("gripper.opening_per_joint_m", self.gripper.opening_per_joint_m, other.gripper.opening_per_joint_m),
+            (
+                "gripper.opening_per_joint_m",
+                self.gripper.opening_per_joint_m,
+                other.gripper.opening_per_joint_m,
+            ),
             ("gripper.max_m", self.gripper.max_m, other.gripper.max_m),
             ("camera.name", self.camera.name, other.camera.name),
         ):
-            same = math.isclose(mine, theirs) if isinstance(mine, float) and isinstance(theirs, float) else mine == theirs
+            same = (
+                math.isclose(mine, theirs)
+                if isinstance(mine, float) and isinstance(theirs, float)
+                else mine == theirs
+            )
             if not same:
                 found.append(f"{entry}: {mine} here, {theirs} there")
         return found

@@ -1,0 +1,534 @@
+"""Bags and live messages to aligned frames: one definition of what belongs together in time.
+
+A frame is one payload (an image, or the keypoints seen in it) with the robot's state at the same
+instant, at the control rate. The live policy and the reader of demonstrations use the same
+`FrameAligner`, so what a policy was trained on is what it later gets.
+
+Time is the stamp in the message headers. Three rules make a frame independent of the order in
+which messages happen to arrive:
+
+* the robot state at a payload's stamp is interpolated between the joint states before and after
+  it, never extrapolated;
+* control frames are the payloads nearest after the ticks of a clock at the control rate;
+* the action of a frame is the first command in [its stamp, the next frame's stamp), or else the
+  command still in effect, as a position controller would hold it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.typesys import Stores, get_typestore
+
+from atk_perception.image_codec import RgbImage, rgb_from_message
+from atk_perception.robot_description import RobotDescription
+
+T = TypeVar("T")
+FloatArray = npt.NDArray[np.float64]
+
+# NTP corrects clocks by well under 100 ms; a reset, a replay or a new simulation jumps by seconds.
+CLOCK_JUMP_NS = 1_000_000_000
+# A command has no stamp of its own, so its log time must be on the clock of the image stamps.
+MAX_CLOCK_OFFSET_NS = 5_000_000_000
+
+
+class JointStateError(ValueError):
+    """A joint state cannot be used; `cause` is a short name for diagnostics."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class BagError(ValueError):
+    """A bag cannot be read as a demonstration; the message says what it holds and what to do."""
+
+
+@dataclass(frozen=True)
+class RobotState:
+    """The robot at one instant: (J,) joint positions [rad] in command order, gripper opening [m]."""
+
+    stamp_ns: int
+    joint_position_rad: FloatArray
+    gripper_m: float
+
+    def vector(self) -> FloatArray:
+        """(J + 1,) joint positions [rad], then the gripper opening [m]: the layout of an action."""
+        return np.append(self.joint_position_rad, self.gripper_m)
+
+
+@dataclass(frozen=True)
+class Frame(Generic[T]):
+    """One aligned control frame; `action` is (J + 1,) [rad, m], or None when none is recorded."""
+
+    stamp_ns: int
+    payload: T
+    robot: RobotState
+    action: FloatArray | None
+
+
+def robot_state_from_message(
+    names: Sequence[str], position: Sequence[float], robot: RobotDescription, stamp_ns: int
+) -> RobotState:
+    """Pick the robot's joints out of a JointState, whatever their order and company.
+
+    Raises:
+        JointStateError: a joint is missing, names and positions differ in number, or a needed
+            position is not finite.
+    """
+    if len(names) != len(position):
+        raise JointStateError(
+            "joint_state_malformed",
+            f"joint state names {len(names)} joints but holds {len(position)} positions",
+        )
+    by_name = dict(zip(names, position, strict=True))
+    wanted = [*robot.joints.names, robot.gripper.joint]
+    missing = [name for name in wanted if name not in by_name]
+    if missing:
+        raise JointStateError(
+            "joint_missing",
+            f"joint state lacks {missing}; it holds {sorted(by_name)}. "
+            "Correct joints.names or gripper.joint in the robot description, or the joint state broadcaster.",
+        )
+    values = np.array([by_name[name] for name in wanted], dtype=np.float64)
+    if not np.isfinite(values).all():
+        bad = [name for name, value in zip(wanted, values, strict=True) if not np.isfinite(value)]
+        raise JointStateError(
+            "joint_state_not_finite", f"joint state holds a position that is not finite for {bad}"
+        )
+    return RobotState(stamp_ns, values[:-1], float(values[-1]) * robot.gripper.opening_per_joint_m)
+
+
+class FrameAligner(Generic[T]):
+    """Joins payloads, robot states and (for demonstrations) commands into frames at the control rate.
+
+    Args:
+        robot: gives the control rate and the joint state deadline.
+        with_actions: wait for each frame's action (demonstrations); live frames have none.
+    """
+
+    def __init__(self, robot: RobotDescription, *, with_actions: bool) -> None:
+        self._robot = robot
+        self._with_actions = with_actions
+        self._max_gap_ns = round(robot.deadlines_s.joint_states * 1e9)
+        # A payload this much before its tick still belongs to it: half a camera period.
+        self._early_ns = round(0.5e9 / robot.camera.rate_hz)
+        self.dropped: dict[str, int] = {}
+        self.held_actions = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._payloads: deque[tuple[int, T]] = deque()
+        self._states: deque[RobotState] = deque()
+        self._commands = _HeldSignal()
+        self._gripper_commands = _HeldSignal()
+        self._waiting: Frame[T] | None = None
+        self._due_ns: int | None = None
+        self._newest_ns: int | None = None
+
+    def _drop(self, cause: str, count: int = 1) -> None:
+        if count:
+            self.dropped[cause] = self.dropped.get(cause, 0) + count
+
+    def _note_time(self, stamp_ns: int) -> None:
+        """Forget everything when time jumps back: another episode, replay or simulation began."""
+        if self._newest_ns is not None and stamp_ns < self._newest_ns - CLOCK_JUMP_NS:
+            self._drop("clock_jumped_back", len(self._payloads) + (self._waiting is not None))
+            self._reset()
+        self._newest_ns = stamp_ns if self._newest_ns is None else max(stamp_ns, self._newest_ns)
+
+    def add_payload(self, stamp_ns: int, payload: T) -> list[Frame[T]]:
+        """Add what was seen at `stamp_ns`; returns the frames that are now complete."""
+        self._note_time(stamp_ns)
+        if self._payloads and stamp_ns <= self._payloads[-1][0]:
+            self._drop("payload_out_of_order")
+            return []
+        if not self._is_due(stamp_ns):
+            return []
+        self._payloads.append((stamp_ns, payload))
+        return self._ready()
+
+    def add_robot_state(self, state: RobotState) -> list[Frame[T]]:
+        """Add a robot state; returns the frames that are now complete."""
+        self._note_time(state.stamp_ns)
+        if self._states and state.stamp_ns <= self._states[-1].stamp_ns:
+            return []  # repeated or late by less than a jump: the buffer already brackets that time
+        self._states.append(state)
+        return self._ready()
+
+    def add_command(self, stamp_ns: int, joint_position_rad: FloatArray) -> None:
+        """Add an arm command: (J,) joint positions [rad]."""
+        self._commands.add(stamp_ns, joint_position_rad)
+
+    def add_gripper_command(self, stamp_ns: int, opening_m: float) -> None:
+        """Add a gripper command: opening [m]."""
+        self._gripper_commands.add(stamp_ns, np.array([opening_m]))
+
+    def add_trajectory_command(
+        self, stamp_ns: int, time_from_start_ns: Sequence[int], joint_position_rad: FloatArray
+    ) -> None:
+        """Add a trajectory: (P, J) positions [rad] to be reached at stamp + time_from_start.
+
+        It replaces what an earlier trajectory still had to say. A point is the action of the
+        control period at whose end it is to be reached.
+        """
+        self._commands.truncate(stamp_ns)
+        for offset_ns, position in zip(time_from_start_ns, joint_position_rad, strict=True):
+            self._commands.add(max(stamp_ns, stamp_ns + offset_ns - self._robot.control_period_ns), position)
+
+    def finish(self) -> list[Frame[T]]:
+        """The last frame, whose action has no next frame to end it. Call once, at the end of a bag."""
+        self._drop("no_joint_state_after", len(self._payloads))
+        self._payloads.clear()
+        if self._waiting is None:
+            return []
+        last, self._waiting = self._waiting, None
+        return self._with_action(last, last.stamp_ns + self._robot.control_period_ns)
+
+    def _is_due(self, stamp_ns: int) -> bool:
+        period_ns = self._robot.control_period_ns
+        if self._due_ns is None:
+            self._due_ns = stamp_ns
+        if stamp_ns < self._due_ns - self._early_ns:
+            return False
+        # The next tick after this payload; ticks that a gap swallowed are skipped.
+        self._due_ns += period_ns * max(1, (stamp_ns + self._early_ns - self._due_ns) // period_ns + 1)
+        return True
+
+    def _ready(self) -> list[Frame[T]]:
+        frames: list[Frame[T]] = []
+        while self._payloads and self._states and self._states[-1].stamp_ns >= self._payloads[0][0]:
+            stamp_ns, payload = self._payloads.popleft()
+            robot = self._state_at(stamp_ns)
+            if robot is None:
+                continue
+            frame = Frame(stamp_ns, payload, robot, None)
+            if not self._with_actions:
+                frames.append(frame)
+                continue
+            if self._waiting is not None:
+                frames.extend(self._with_action(self._waiting, stamp_ns))
+            self._waiting = frame
+        return frames
+
+    def _state_at(self, stamp_ns: int) -> RobotState | None:
+        """The robot at `stamp_ns` by linear interpolation; None (counted) where states are missing."""
+        while len(self._states) >= 2 and self._states[1].stamp_ns <= stamp_ns:
+            self._states.popleft()
+        before = self._states[0]
+        if before.stamp_ns == stamp_ns:
+            return before
+        if before.stamp_ns > stamp_ns:
+            self._drop("no_joint_state_before")
+            return None
+        after = self._states[1]
+        gap_ns = after.stamp_ns - before.stamp_ns
+        if gap_ns > self._max_gap_ns:
+            self._drop("joint_state_gap")
+            return None
+        weight = (stamp_ns - before.stamp_ns) / gap_ns
+        mixed = (1.0 - weight) * before.vector() + weight * after.vector()
+        return RobotState(stamp_ns, mixed[:-1], float(mixed[-1]))
+
+    def _with_action(self, frame: Frame[T], until_ns: int) -> list[Frame[T]]:
+        arm, arm_is_new = self._commands.take(frame.stamp_ns, until_ns)
+        gripper, _ = self._gripper_commands.take(frame.stamp_ns, until_ns)
+        if arm is None or gripper is None:
+            self._drop("no_command_yet")
+            return []
+        self.held_actions += not arm_is_new
+        return [Frame(frame.stamp_ns, frame.payload, frame.robot, np.concatenate([arm, gripper]))]
+
+
+class _HeldSignal:
+    """Commands in time order; between two, the earlier one holds."""
+
+    def __init__(self) -> None:
+        self._stamps_ns: list[int] = []
+        self._values: list[FloatArray] = []
+
+    def add(self, stamp_ns: int, value: FloatArray) -> None:
+        index = len(self._stamps_ns)
+        while index and self._stamps_ns[index - 1] > stamp_ns:
+            index -= 1
+        self._stamps_ns.insert(index, stamp_ns)
+        self._values.insert(index, np.asarray(value, dtype=np.float64))
+
+    def truncate(self, stamp_ns: int) -> None:
+        index = bisect_left(self._stamps_ns, stamp_ns)
+        del self._stamps_ns[index:], self._values[index:]
+
+    def take(self, from_ns: int, until_ns: int) -> tuple[FloatArray | None, bool]:
+        """First value in [from, until) and True; else the one in effect (or None) and False."""
+        index = bisect_left(self._stamps_ns, from_ns)
+        is_new = index < len(self._stamps_ns) and self._stamps_ns[index] < until_ns
+        chosen = index if is_new else index - 1
+        if chosen < 0:
+            return None, False
+        value = self._values[chosen]
+        # Keep the chosen one: it may still be in effect later.
+        del self._stamps_ns[:chosen], self._values[:chosen]
+        return value, is_new
+
+
+# ------------------------------------------------------------------------------------------- bags
+
+
+def _open_bag(path: Path) -> AnyReader:
+    if not path.is_dir():
+        raise BagError(
+            f"{path} is no folder; a demonstration is a rosbag2 folder (ros2 bag record -s mcap -o FOLDER)"
+        )
+    if not (path / "metadata.yaml").is_file():
+        raise BagError(
+            f"{path} has no metadata.yaml: the recording was cut short. 'ros2 bag reindex -s mcap {path.name}' restores "
+            "what was written."
+        )
+    reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+    try:
+        reader.open()
+    except (AnyReaderError, OSError, ValueError, AssertionError, IndexError) as error:
+        raise BagError(
+            f"bag {path} cannot be opened ({error}); it may be cut short. 'mcap recover' on the file inside restores "
+            "what was written, then 'ros2 bag reindex -s mcap'."
+        ) from error
+    return reader
+
+
+def bag_messages(path: Path | str, topics: Iterable[str] | None = None) -> Iterator[tuple[str, int, Any]]:
+    """Stream (topic without leading slash, log time [ns], message) of a rosbag2 folder in log order.
+
+    Raises:
+        BagError: no such bag, or a bag that is cut short or corrupt. Messages before the damage
+            have been given out by then.
+    """
+    path = Path(path)
+    wanted = None if topics is None else {topic.lstrip("/") for topic in topics}
+    reader = _open_bag(path)
+    try:
+        connections = [c for c in reader.connections if wanted is None or c.topic.lstrip("/") in wanted]
+        if not connections:
+            return
+        count = 0
+        try:
+            for connection, log_ns, raw in reader.messages(connections):
+                yield connection.topic.lstrip("/"), log_ns, reader.deserialize(raw, connection.msgtype)
+                count += 1
+        except BagError:
+            raise
+        except Exception as error:  # the storage readers raise what their decompressors and parsers raise
+            raise BagError(
+                f"bag {path} is damaged after {count} messages ({error}); re-record it, or 'mcap recover'"
+            ) from error
+    finally:
+        reader.close()
+
+
+def bag_topics(path: Path | str) -> dict[str, int]:
+    """Topics of a bag (without leading slash) and how many messages each holds."""
+    reader = _open_bag(Path(path))
+    try:
+        counts: dict[str, int] = {}
+        for connection in reader.connections:
+            topic = connection.topic.lstrip("/")
+            counts[topic] = counts.get(topic, 0) + connection.msgcount
+        return counts
+    finally:
+        reader.close()
+
+
+def image_topic_of(path: Path | str, robot: RobotDescription) -> str:
+    """The topic of the bag that holds the robot's camera: the recorded one, else the raw one.
+
+    Raises:
+        BagError: the bag holds neither.
+    """
+    counts = bag_topics(path)
+    for topic in (robot.camera.recorded_topic, robot.camera.image_topic):
+        if counts.get(topic.lstrip("/"), 0) > 0:
+            return topic.lstrip("/")
+    raise BagError(
+        f"bag {path} has no images on {robot.camera.recorded_topic!r} or {robot.camera.image_topic!r}; it holds {counts}. "
+        "Record the camera too, or name its topic in the robot description."
+    )
+
+
+def stamp_ns_of(message: Any) -> int:
+    """Header stamp of a message [ns]."""
+    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
+
+
+def _require_topics(path: Path, robot: RobotDescription) -> str:
+    image_topic = image_topic_of(path, robot)
+    counts = bag_topics(path)
+    needed = {
+        "joint states": robot.topics.joint_states,
+        "arm commands": robot.topics.command,
+        "gripper commands": robot.topics.gripper_command,
+    }
+    missing = [f"{what} ({topic})" for what, topic in needed.items() if not counts.get(topic.lstrip("/"))]
+    if missing:
+        raise BagError(
+            f"bag {path} lacks {', '.join(missing)}; it holds {counts}. Record every topic of the robot description."
+        )
+    return image_topic
+
+
+@overload
+def read_frames(path: Path | str, robot: RobotDescription) -> Iterator[Frame[RgbImage]]: ...
+@overload
+def read_frames(
+    path: Path | str, robot: RobotDescription, observe: Callable[[int, RgbImage], T]
+) -> Iterator[Frame[T]]: ...
+def read_frames(
+    path: Path | str, robot: RobotDescription, observe: Callable[[int, RgbImage], Any] | None = None
+) -> Iterator[Frame[Any]]:
+    """Stream the aligned frames of a demonstration.
+
+    Args:
+        path: rosbag2 folder (MCAP or sqlite3).
+        robot: names the topics and the joints.
+        observe: called with (stamp [ns], (H, W, 3) RGB) for EVERY image, also those between
+            control frames, since a tracker must see them all; its result is the payload.
+            Without it the payload is the image.
+
+    Raises:
+        BagError: a topic is missing, the bag is damaged, or its log times are on another clock.
+        JointStateError: a joint is missing or not finite.
+        ImageFormatError: an image that cannot be decoded.
+    """
+    path = Path(path)
+    image_topic = _require_topics(path, robot)
+    aligner: FrameAligner[Any] = FrameAligner(robot, with_actions=True)
+    topics = robot.topics
+    joint_states, command, gripper = (
+        topic.lstrip("/") for topic in (topics.joint_states, topics.command, topics.gripper_command)
+    )
+    for topic, log_ns, message in bag_messages(path, [image_topic, joint_states, command, gripper]):
+        if topic == image_topic:
+            stamp_ns = stamp_ns_of(message)
+            if abs(log_ns - stamp_ns) > MAX_CLOCK_OFFSET_NS:
+                raise BagError(
+                    f"bag {path}: an image stamped {stamp_ns / 1e9:.3f} s was logged at {log_ns / 1e9:.3f} s. Commands "
+                    "have no stamp, so both must be on one clock: record with --use-sim-time when the robot is simulated."
+                )
+            image = rgb_from_message(message)
+            yield from aligner.add_payload(stamp_ns, image if observe is None else observe(stamp_ns, image))
+        elif topic == joint_states:
+            stamp_ns = stamp_ns_of(message)
+            yield from aligner.add_robot_state(
+                robot_state_from_message(message.name, message.position, robot, stamp_ns)
+            )
+        elif topic == command:
+            _add_arm_command(aligner, robot, log_ns, message, path)
+        else:
+            aligner.add_gripper_command(log_ns, float(message.data[0]))
+    yield from aligner.finish()
+
+
+def _add_arm_command(
+    aligner: FrameAligner[Any], robot: RobotDescription, log_ns: int, message: Any, path: Path
+) -> None:
+    if hasattr(message, "points"):
+        order = [
+            list(message.joint_names).index(name)
+            for name in robot.joints.names
+            if name in message.joint_names
+        ]
+        if len(order) != robot.joint_count:
+            raise BagError(
+                f"bag {path}: a trajectory for {list(message.joint_names)} lacks some of {list(robot.joints.names)}"
+            )
+        stamp_ns = stamp_ns_of(message) or log_ns
+        offsets_ns = [
+            int(p.time_from_start.sec) * 1_000_000_000 + int(p.time_from_start.nanosec)
+            for p in message.points
+        ]
+        positions = np.array([np.asarray(p.positions, dtype=np.float64)[order] for p in message.points])
+        aligner.add_trajectory_command(stamp_ns, offsets_ns, positions)
+        return
+    values = np.asarray(message.data, dtype=np.float64)
+    if values.shape != (robot.joint_count,) or not np.isfinite(values).all():
+        raise BagError(
+            f"bag {path}: an arm command holds {values.tolist()}; expected {robot.joint_count} finite joint positions [rad]"
+        )
+    aligner.add_command(log_ns, values)
+
+
+@dataclass(frozen=True)
+class TopicReport:
+    """How one topic arrived: messages, mean rate [Hz] and longest gap [s] between stamps."""
+
+    count: int
+    rate_hz: float
+    longest_gap_s: float
+
+
+@dataclass(frozen=True)
+class BagReport:
+    """Whether a bag serves as a demonstration; `problems` is empty when it does."""
+
+    path: Path
+    duration_s: float
+    topics: Mapping[str, TopicReport]
+    problems: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def ok(self) -> bool:
+        """No problem was found."""
+        return not self.problems
+
+
+def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
+    """Check that every needed topic arrived at its rate and without gaps.
+
+    Raises:
+        BagError: the bag cannot be opened, is damaged, or lacks a topic.
+    """
+    path = Path(path)
+    image_topic = _require_topics(path, robot)
+    topics = robot.topics
+    stamps: dict[str, list[int]] = {}
+    needed = [
+        image_topic,
+        *(t.lstrip("/") for t in (topics.joint_states, topics.command, topics.gripper_command)),
+    ]
+    for topic, log_ns, message in bag_messages(path, needed):
+        stamps.setdefault(topic, []).append(stamp_ns_of(message) if hasattr(message, "header") else log_ns)
+    reports: dict[str, TopicReport] = {}
+    problems = []
+    for topic in needed:
+        times_s = np.sort(np.asarray(stamps.get(topic, []), dtype=np.int64)) / 1e9
+        if times_s.size < 2:
+            problems.append(f"{topic}: {times_s.size} messages; a demonstration needs at least 2")
+            reports[topic] = TopicReport(int(times_s.size), 0.0, float("inf"))
+            continue
+        span_s = float(times_s[-1] - times_s[0])
+        rate_hz = (times_s.size - 1) / span_s if span_s > 0 else float("inf")
+        gap_s = float(np.diff(times_s).max())
+        reports[topic] = TopicReport(int(times_s.size), rate_hz, gap_s)
+        if topic == image_topic:
+            # One lost image doubles a gap; half a period of jitter is still no loss.
+            if gap_s > 1.5 / robot.camera.rate_hz:
+                problems.append(
+                    f"{topic}: images are {gap_s:.3f} s apart at worst; at {robot.camera.rate_hz} Hz one is missing"
+                )
+        elif topic == topics.joint_states.lstrip("/"):
+            if gap_s > robot.deadlines_s.joint_states:
+                problems.append(
+                    f"{topic}: a gap of {gap_s:.3f} s; the deadline is {robot.deadlines_s.joint_states} s"
+                )
+            if rate_hz < robot.control_rate_hz:
+                problems.append(
+                    f"{topic}: {rate_hz:.1f} Hz, below the control rate of {robot.control_rate_hz} Hz"
+                )
+    image_times = stamps.get(image_topic, [0])
+    return BagReport(path, (max(image_times) - min(image_times)) / 1e9, reports, tuple(problems))
