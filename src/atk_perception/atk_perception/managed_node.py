@@ -7,16 +7,16 @@ node up by itself unless a manager is to do it, and publishes its health on /dia
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 OK = DiagnosticStatus.OK
@@ -148,25 +148,23 @@ def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
     """
     # Our own handling of the signals: the node must still publish while it shuts down.
     rclpy.init(args=sys.argv, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    stop = rclpy.get_default_context()
-    refused = False
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     node = node_class()
     executor = MultiThreadedExecutor(num_threads=threads)
     executor.add_node(node)
-    guard = rclpy.task.Future()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: guard.set_result(None))
+    spinning = threading.Thread(target=executor.spin, name="executor")
+    spinning.start()
+    refused = False
     try:
-        if node.parameter("autostart"):
-            refused = not node.bring_up()
+        refused = node.parameter("autostart") and not node.bring_up()
         if not refused:
-            with contextlib.suppress(ExternalShutdownException):
-                executor.spin_until_future_complete(guard)
+            stop.wait()
     finally:
-        if stop.ok():
-            with contextlib.suppress(Exception):
-                node.trigger_shutdown()
+        node.trigger_shutdown()
         executor.shutdown(timeout_sec=2.0)
+        spinning.join(timeout=2.0)
         node.destroy_node()
         rclpy.try_shutdown()
     if refused:
