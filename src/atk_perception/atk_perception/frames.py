@@ -526,7 +526,7 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
                 problems.append(
                     f"{topic}: a gap of {gap_s:.3f} s; the deadline is {robot.deadlines_s.joint_states} s"
                 )
-            if rate_hz < robot.control_rate_hz:
+            if rate_hz < 0.9 * robot.control_rate_hz:
                 problems.append(
                     f"{topic}: {rate_hz:.1f} Hz, below the control rate of {robot.control_rate_hz} Hz"
                 )

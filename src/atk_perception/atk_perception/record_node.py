@@ -1,0 +1,231 @@
+"""Record demonstrations from the live graph, whoever drives the robot.
+
+Start and end an episode with the service `~/episode` (atk_interfaces/RecordEpisode). The bag holds
+every topic of the robot description, as `ros2 bag record -s mcap` would store it, and is checked
+when it is kept. It needs no ros2 bag plugin, so it also runs where ROS 2 came from PyPI.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from atk_interfaces.srv import RecordEpisode
+from atk_perception.frames import BagError
+from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
+from atk_perception.recording import DemonstrationWriter, RecordingError
+from atk_perception.robot_description import RobotDescription
+
+# A second of images at 100 Hz may wait for a slow disk before one is lost.
+QUEUE_DEPTH = 100
+
+
+class RecordNode(ManagedNode):
+    """Writes one bag per episode."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        self.declare("robot", "", "robot description file (YAML)", read_only=True)
+        self.declare("output", "demonstrations", "folder that the demonstrations are written to")
+        self.declare(
+            "extra_topics",
+            [""],
+            "further topics to record; they must have a publisher when an episode starts",
+        )
+        self._lock = threading.Lock()
+        self._writer: DemonstrationWriter | None = None
+        self._episode_subscriptions: list[Any] = []
+        self._written = 0
+
+    def configure(self) -> None:
+        """Read the robot description."""
+        path = self.parameter("robot")
+        if not path:
+            raise RecordingError(
+                "parameter 'robot' is empty; give a robot description file (config/robots/*.yaml)"
+            )
+        self._robot = RobotDescription.load(path)
+        self._service = self.create_service(
+            RecordEpisode, "~/episode", self._on_request, callback_group=MutuallyExclusiveCallbackGroup()
+        )
+        # One group, so that messages are logged in the order in which they are taken.
+        self._data_group = MutuallyExclusiveCallbackGroup()
+
+    def activate(self) -> None:
+        """Wait for the first request."""
+        self.set_diagnostic(OK, "ready")
+        self.get_logger().info(f"ready to record into {self.parameter('output')}")
+
+    def deactivate(self) -> None:
+        """An episode that nobody ended stays in its .recording folder."""
+        with self._lock:
+            if self._writer is not None:
+                self._writer.close_unfinished()
+                self._writer = None
+                self.get_logger().warning(
+                    "stopped in the middle of an episode; it stays in its .recording folder"
+                )
+        self._unsubscribe()
+
+    def cleanup(self) -> None:
+        """Remove the service."""
+        self.destroy_service(self._service)
+
+    def _on_request(
+        self, request: RecordEpisode.Request, response: RecordEpisode.Response
+    ) -> RecordEpisode.Response:
+        try:
+            if request.command == RecordEpisode.Request.START:
+                response.bag_path, response.message = self._start(request.name)
+            elif request.command == RecordEpisode.Request.KEEP:
+                response.bag_path, response.message = self._keep()
+            elif request.command == RecordEpisode.Request.DISCARD:
+                response.message = self._discard()
+            else:
+                raise RecordingError(
+                    f"command {request.command} is unknown; START is 0, KEEP is 1, DISCARD is 2"
+                )
+            response.success = True
+        except (RecordingError, BagError, OSError) as error:
+            self.get_logger().error(str(error))
+            self.set_diagnostic(ERROR, str(error))
+            response.success, response.message = False, str(error)
+        return response
+
+    def _start(self, name: str) -> tuple[str, str]:
+        if self._writer is not None:
+            raise RecordingError("an episode is being recorded; end it with KEEP or DISCARD first")
+        topics = self._topics()
+        output = Path(self.parameter("output")).expanduser()
+        path = output / (name or _next_name(output))
+        definitions = {t: _definition(t) for t in topics.values() if t.startswith("atk_interfaces/")}
+        with self._lock:
+            self._writer = DemonstrationWriter(path, topics, self._robot, definitions)
+            self._written = 0
+        for topic, msgtype in topics.items():
+            self._episode_subscriptions.append(
+                self.create_subscription(
+                    _message_class(msgtype),
+                    topic,
+                    partial(self._on_message, topic),
+                    self._qos(topic),
+                    raw=True,
+                    callback_group=self._data_group,
+                )
+            )
+        self.set_diagnostic(OK, f"recording {path.name}")
+        return str(path), f"recording {path}"
+
+    def _topics(self) -> dict[str, str]:
+        """Every topic to record, with its type as the graph has it.
+
+        Raises:
+            RecordingError: a topic has no publisher.
+        """
+        robot = self._robot
+        wanted = [
+            robot.camera.recorded_topic,
+            robot.camera.camera_info_topic,
+            robot.topics.joint_states,
+            robot.topics.command,
+            robot.topics.gripper_command,
+            *(topic for topic in self.parameter("extra_topics") if topic),
+        ]
+        graph = dict(self.get_topic_names_and_types())
+        found: dict[str, str] = {}
+        missing = []
+        for topic in wanted:
+            resolved = self.resolve_topic_name(topic)
+            if self.count_publishers(topic) == 0:
+                missing.append(resolved)
+            else:
+                found[topic] = graph[resolved][0]
+        if missing:
+            raise RecordingError(
+                f"nobody publishes {missing}; there are {sorted(graph)}. Start the camera driver, the robot and the "
+                "teleoperation first, or correct the topics of the robot description."
+            )
+        return found
+
+    def _qos(self, topic: str) -> QoSProfile:
+        """Reliable where every publisher is, so that nothing is lost; else best effort, which hears all."""
+        offers = [info.qos_profile.reliability for info in self.get_publishers_info_by_topic(topic)]
+        reliable = all(offer == ReliabilityPolicy.RELIABLE for offer in offers)
+        return QoSProfile(
+            depth=QUEUE_DEPTH,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.VOLATILE,
+        )
+
+    def _on_message(self, topic: str, cdr: bytes) -> None:
+        with self._lock:
+            if self._writer is None:
+                return
+            try:
+                self._writer.write(topic, self.get_clock().now().nanoseconds, bytes(cdr))
+                self._written += 1
+            except OSError as error:
+                self.set_diagnostic(ERROR, f"cannot write: {error}")
+                self.get_logger().error(
+                    f"cannot write: {error}; what was written stays", throttle_duration_sec=5.0
+                )
+
+    def _unsubscribe(self) -> None:
+        for subscription in self._episode_subscriptions:
+            self.destroy_subscription(subscription)
+        self._episode_subscriptions = []
+
+    def _end(self) -> DemonstrationWriter:
+        self._unsubscribe()
+        with self._lock:
+            if self._writer is None:
+                raise RecordingError("no episode is being recorded; send START first")
+            writer, self._writer = self._writer, None
+        return writer
+
+    def _keep(self) -> tuple[str, str]:
+        report = self._end().keep()
+        summary = ", ".join(f"{topic} {r.count} at {r.rate_hz:.1f} Hz" for topic, r in report.topics.items())
+        if report.ok:
+            self.set_diagnostic(OK, f"kept {report.path.name}", written=self._written)
+            message = f"kept {report.path.name}, {report.duration_s:.1f} s: {summary}"
+        else:
+            problems = "; ".join(report.problems)
+            self.set_diagnostic(
+                WARN, f"kept {report.path.name} with problems: {problems}", written=self._written
+            )
+            message = f"kept {report.path.name} WITH PROBLEMS: {problems} ({summary})"
+        self.get_logger().info(message)
+        return str(report.path), message
+
+    def _discard(self) -> str:
+        self._end().discard()
+        self.set_diagnostic(OK, "discarded")
+        return "discarded"
+
+
+def _next_name(output: Path) -> str:
+    taken = [int(path.name[8:12]) for path in output.glob("episode_[0-9][0-9][0-9][0-9]*")]
+    return f"episode_{max(taken, default=-1) + 1:04d}"
+
+
+def _message_class(msgtype: str) -> Any:
+    package, _, name = msgtype.split("/")
+    return getattr(import_module(f"{package}.msg"), name)
+
+
+def _definition(msgtype: str) -> str:
+    package, _, name = msgtype.split("/")
+    return (Path(get_package_share_directory(package)) / "msg" / f"{name}.msg").read_text()
+
+
+def main() -> None:
+    """Console entry."""
+    run_node(RecordNode)

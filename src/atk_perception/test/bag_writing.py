@@ -1,0 +1,104 @@
+"""Real, tiny MCAP bags for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from atk_perception.robot_description import RobotDescription
+
+ROBOT = RobotDescription.load(
+    Path(__file__).parents[2] / "atk_bringup" / "config" / "robots" / "sim_panda.yaml"
+)
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+START_NS = 3_000_000_000
+
+
+def write_demonstration(
+    path: Path,
+    steps: int,
+    *,
+    seed: int = 0,
+    command_every: int = 1,
+    without: Collection[str] = (),
+    lost_images: Collection[int] = (),
+    log_offset_ns: int = 0,
+) -> tuple[Path, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Write `steps` control periods; returns the bag and (image, robot state, action) of each."""
+    rng = np.random.default_rng(seed)
+    stamp_type, header_type = TYPES.types["builtin_interfaces/msg/Time"], TYPES.types["std_msgs/msg/Header"]
+    layout = TYPES.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+    image_type, state_type, array_type = (
+        "sensor_msgs/msg/CompressedImage",
+        "sensor_msgs/msg/JointState",
+        "std_msgs/msg/Float64MultiArray",
+    )
+    topics = {
+        ROBOT.camera.recorded_topic: image_type,
+        ROBOT.topics.joint_states: state_type,
+        ROBOT.topics.command: array_type,
+        ROBOT.topics.gripper_command: array_type,
+    }
+
+    def header(stamp_ns: int):
+        return header_type(
+            stamp=stamp_type(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9), frame_id="camera"
+        )
+
+    expected = []
+    writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+    with writer:
+        connections = {
+            topic: writer.add_connection("/" + topic, name, typestore=TYPES)
+            for topic, name in topics.items()
+            if topic not in without
+        }
+
+        def put(topic: str, stamp_ns: int, message) -> None:
+            if topic in connections:
+                writer.write(
+                    connections[topic], stamp_ns + log_offset_ns, TYPES.serialize_cdr(message, topics[topic])
+                )
+
+        for k in range(steps):
+            stamp_ns = START_NS + k * ROBOT.control_period_ns
+            image = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+            q = rng.uniform(-1, 1, ROBOT.joint_count)
+            opening, action = rng.uniform(0, 0.08), rng.uniform(-1, 1, ROBOT.action_size)
+            expected.append((image, np.append(q, opening), action))
+            names = [*ROBOT.joints.names, ROBOT.gripper.joint]
+            position = np.append(q, opening / ROBOT.gripper.opening_per_joint_m)
+            empty = np.zeros(0)
+            put(
+                ROBOT.topics.joint_states,
+                stamp_ns,
+                TYPES.types[state_type](
+                    header=header(stamp_ns), name=names, position=position, velocity=empty, effort=empty
+                ),
+            )
+            if k not in lost_images:
+                png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+                put(
+                    ROBOT.camera.recorded_topic,
+                    stamp_ns,
+                    TYPES.types[image_type](
+                        header=header(stamp_ns), format="rgb8; png compressed bgr8", data=png.ravel()
+                    ),
+                )
+            if k % command_every == 0:
+                put(
+                    ROBOT.topics.command,
+                    stamp_ns + 2_000_000,
+                    TYPES.types[array_type](layout=layout, data=action[:-1]),
+                )
+                put(
+                    ROBOT.topics.gripper_command,
+                    stamp_ns + 2_000_000,
+                    TYPES.types[array_type](layout=layout, data=action[-1:]),
+                )
+    return path, expected
