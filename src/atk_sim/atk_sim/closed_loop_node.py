@@ -1,0 +1,227 @@
+"""Drive episodes over ROS: reset the simulator, record the expert, run the policy, note the outcome.
+
+A client of the graph, nothing more: it sees what any other node sees. The same calls serve the
+demonstration, the closed-loop benchmark and the whole-stack tests.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from atk_interfaces.action import RunPolicy
+from atk_interfaces.msg import EpisodeStatus, KeypointArray, PolicyStatus
+from atk_interfaces.srv import RecordEpisode, ResetEpisode
+from atk_perception.image_codec import RgbImage, rgb_from_message
+from atk_sim.graph import GraphError, NodeGraph
+
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+TRACKER_STATES = {
+    KeypointArray.UNINITIALISED: "UNINITIALISED",
+    KeypointArray.TRACKING: "TRACKING",
+    KeypointArray.LOST: "LOST",
+    KeypointArray.TRANSFER_FAILED: "TRANSFER_FAILED",
+}
+
+
+@dataclass
+class Episode:
+    """What happened in one closed-loop episode."""
+
+    task: str
+    disturbance: str
+    seed: int
+    success: bool
+    steps: int
+    wall_s: float
+    holds: dict[str, int] = field(default_factory=dict)
+    tracker_states: dict[str, int] = field(default_factory=dict)
+    inference_ms: list[float] = field(default_factory=list)
+
+    @property
+    def cause(self) -> str:
+        """Why it failed: transfer, lost track, or the policy; empty after a success."""
+        if self.success:
+            return ""
+        frames = max(1, sum(self.tracker_states.values()))
+        if self.tracker_states.get("TRACKING", 0) == 0:
+            return "transfer"
+        if self.tracker_states.get("TRACKING", 0) < 0.7 * frames:
+            return "lost track"
+        return "policy"
+
+
+class ClosedLoopClient:
+    """Talks to one graph in its DDS domain.
+
+    Args:
+        graph: the node processes, for checking that they live while an answer is awaited.
+    """
+
+    def __init__(self, graph: NodeGraph) -> None:
+        self._graph = graph
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=graph.domain_id)
+        self.node = Node("closed_loop_client", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._reset = self.node.create_client(ResetEpisode, "sim/reset")
+        self._record = self.node.create_client(RecordEpisode, "recorder/episode")
+        self._reset_tracker = self.node.create_client(Trigger, "tracker/reset")
+        self._run = ActionClient(self.node, RunPolicy, "policy/run")
+        self._lock = threading.Condition()
+        self._status: EpisodeStatus | None = None
+        self._policy: list[PolicyStatus] = []
+        self._tracker: Counter[str] = Counter()
+        self._overlay_subscription: Any = None
+        self.node.create_subscription(EpisodeStatus, "sim/episode", self._on_status, RELIABLE)
+        self.node.create_subscription(PolicyStatus, "policy/status", self._on_policy, RELIABLE)
+        self.node.create_subscription(KeypointArray, "keypoints", self._on_keypoints, RELIABLE)
+        self._thread = threading.Thread(target=self._executor.spin, name="closed_loop_client", daemon=True)
+        self._thread.start()
+
+    # -- what the graph says -----------------------------------------------------------------------
+
+    def _on_status(self, message: EpisodeStatus) -> None:
+        with self._lock:
+            self._status = message
+            self._lock.notify_all()
+
+    def _on_policy(self, message: PolicyStatus) -> None:
+        with self._lock:
+            self._policy.append(message)
+            self._lock.notify_all()
+
+    def _on_keypoints(self, message: KeypointArray) -> None:
+        with self._lock:
+            self._tracker[TRACKER_STATES[message.tracker_state]] += 1
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until `ready()`, while the graph lives.
+
+        Raises:
+            GraphError: a node ended, or the time is over; names what was awaited.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                if ready():
+                    return
+                self._lock.wait(0.1)
+            self._graph.check()
+            if time.monotonic() > deadline:
+                raise GraphError(
+                    f"waited {timeout_s:.0f} s for {what}; the nodes' logs say what they wait for"
+                )
+
+    def _call(self, client: Any, request: Any, timeout_s: float = 60.0) -> Any:
+        self.wait_for(f"service {client.srv_name}", client.service_is_ready, timeout_s)
+        future = client.call_async(request)
+        self.wait_for(f"an answer of {client.srv_name}", future.done, timeout_s)
+        answer = future.result()
+        if not answer.success:
+            raise GraphError(f"{client.srv_name} refused: {answer.message}")
+        return answer
+
+    # -- episodes ----------------------------------------------------------------------------------
+
+    def reset(self, task: str, disturbance: str, seed: int, driver: str) -> None:
+        """Start an episode in the simulator."""
+        request = ResetEpisode.Request(task=task, disturbance=disturbance, seed=seed, driver=driver)
+        with self._lock:
+            self._status = None
+            self._policy.clear()
+            self._tracker.clear()
+        self._call(self._reset, request)
+
+    def wait_done(self, seed: int, timeout_s: float) -> EpisodeStatus:
+        """Wait for the end of the episode with this seed; returns its last status."""
+
+        def done() -> bool:
+            return self._status is not None and self._status.done and self._status.seed == seed
+
+        self.wait_for(f"the end of episode {seed}", done, timeout_s)
+        return self._status
+
+    def record_expert(
+        self, task: str, disturbance: str, seed: int, name: str, timeout_s: float = 120.0
+    ) -> tuple[bool, str]:
+        """Record one expert episode; returns (kept, message). A failure of the expert is discarded."""
+        self._call(self._record, RecordEpisode.Request(command=RecordEpisode.Request.START, name=name))
+        self.reset(task, disturbance, seed, "expert")
+        status = self.wait_done(seed, timeout_s)
+        command = RecordEpisode.Request.KEEP if status.success else RecordEpisode.Request.DISCARD
+        answer = self._call(self._record, RecordEpisode.Request(command=command))
+        return bool(status.success), str(answer.message)
+
+    def run_policy(self, task: str, disturbance: str, seed: int, timeout_s: float = 180.0) -> Episode:
+        """One closed-loop episode: the tracker transfers afresh, the policy commands until the end."""
+        started = time.monotonic()
+        self._call(self._reset_tracker, Trigger.Request())
+        self.wait_for("the policy's action server", self._run.server_is_ready, 60.0)
+        sent = self._run.send_goal_async(RunPolicy.Goal())
+        self.wait_for("the policy to take the goal", sent.done, 60.0)
+        goal = sent.result()
+        if not goal.accepted:
+            raise GraphError("the policy rejected the goal; its log says why")
+        self.reset(task, disturbance, seed, "topics")
+        status = self.wait_done(seed, timeout_s)
+        cancelled = goal.cancel_goal_async()
+        self.wait_for("the policy to stop", cancelled.done, 30.0)
+        self.wait_for("the policy's result", goal.get_result_async().done, 30.0)
+        with self._lock:
+            return Episode(
+                task=status.task,
+                disturbance=status.disturbance,
+                seed=seed,
+                success=bool(status.success),
+                steps=int(status.step),
+                wall_s=time.monotonic() - started,
+                holds=dict(Counter(p.hold_cause for p in self._policy if p.state == PolicyStatus.HOLDING)),
+                tracker_states=dict(self._tracker),
+                inference_ms=[float(p.inference_ms) for p in self._policy if p.state == PolicyStatus.RUNNING],
+            )
+
+    # -- pictures ----------------------------------------------------------------------------------
+
+    def watch_overlay(self, on_image: Callable[[RgbImage], None]) -> None:
+        """Hand every overlay image to `on_image` until `unwatch_overlay`."""
+        self._overlay_subscription = self.node.create_subscription(
+            Image, "keypoints/overlay", lambda message: on_image(rgb_from_message(message)), RELIABLE
+        )
+
+    def unwatch_overlay(self) -> None:
+        """Stop watching; the tracker then draws nothing."""
+        if self._overlay_subscription is not None:
+            self.node.destroy_subscription(self._overlay_subscription)
+            self._overlay_subscription = None
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown(timeout_sec=2.0)
+        self._thread.join(timeout=2.0)
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
