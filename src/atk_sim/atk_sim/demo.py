@@ -362,3 +362,7 @@ def main() -> None:
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
     }
     print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+# `make demo` and `make test` are all a newcomer needs; each sets up what is missing first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ENV := . tools/env.sh &&
+
+QUICK ?= 0
+ifeq ($(QUICK),1)
+  DEMO_SIZE := --demonstrations 20 --episodes 5
+endif
+
+.PHONY: help setup demo test expert bench lint clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup:  ## install what is missing and build (the other targets do this by themselves)
+	@tools/setup.sh
+
+demo: setup  ## record an expert, select keypoints, run the policy under every disturbance (QUICK=1: under 5 minutes)
+	@$(ENV) python -m atk_sim.demo --output runs/demo $(DEMO_SIZE)
+
+test: setup  ## linters, types, unit tests and the whole-stack tests
+	@$(ENV) tools/test.sh
+
+expert: setup  ## success of the scripted expert over 200 seeds of every task
+	@$(ENV) python -m atk_sim.expert_benchmark --episodes 200
+
+bench: setup  ## camera-to-command latency and lost frames between separate processes
+	@$(ENV) python -m atk_sim.latency_benchmark_node
+
+lint: setup  ## linters and types only
+	@$(ENV) tools/test.sh lint
+
+clean:  ## remove everything that was built, not the runs
+	rm -rf .venv build install log
