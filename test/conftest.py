@@ -1,0 +1,57 @@
+"""Whole-stack tests: separate node processes, real DDS, rendered pixels."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atk_perception.robot_description import RobotDescription
+from atk_sim import demo
+from atk_sim.graph import NodeGraph, robot_file
+
+# Every graph gets a DDS domain of its own; 101 is the highest whose ports are safe on Linux.
+_DOMAINS = itertools.count(os.getpid() % 40)
+
+
+def next_domain() -> int:
+    return 11 + next(_DOMAINS) % 90
+
+
+@pytest.fixture(scope="session")
+def robot() -> RobotDescription:
+    return RobotDescription.load(robot_file("sim_panda"))
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Iterator[NodeGraph]:
+    with NodeGraph(tmp_path / "logs", next_domain()) as nodes:
+        yield nodes
+
+
+def demo_arguments(**changes: object) -> argparse.Namespace:
+    arguments = demo.parse_arguments([])
+    for name, value in changes.items():
+        setattr(arguments, name, value)
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four expert demonstrations, recorded through the graph as `make demo` does."""
+    folder = tmp_path_factory.mktemp("stack")
+    return demo.record(
+        demo_arguments(demonstrations=4), robot_file("sim_panda"), folder / "demonstrations", next_domain()
+    )
+
+
+@pytest.fixture(scope="session")
+def run_folder(recorded: list[Path]) -> Path:
+    """A run folder selected from them: not a good policy, but a whole one."""
+    run = recorded[0].parents[1] / "run"
+    demo.select(demo_arguments(), robot_file("sim_panda"), recorded[0].parent, run)
+    return run
