@@ -22,5 +22,9 @@ setup(
     maintainer_email="maintainers@atk-ros2.dev",
     description="From pixels to keypoints.",
     license="Apache-2.0",
-    entry_points={"console_scripts": []},
+    entry_points={
+        "console_scripts": [
+            "record_node = atk_perception.record_node:main",
+        ]
+    },
 )
