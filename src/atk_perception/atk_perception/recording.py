@@ -16,6 +16,7 @@ from typing import Any
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.base import TypesysError
 
 from atk_perception.frames import BagReport, check_bag
 from atk_perception.robot_description import RobotDescription
@@ -69,7 +70,7 @@ class DemonstrationWriter:
                 self._connections[topic] = self._writer.add_connection(
                     f"/{topic.lstrip('/')}", msgtype, typestore=typestore
                 )
-            except (WriterError, KeyError) as error:
+            except (WriterError, TypesysError) as error:
                 self.discard()
                 raise RecordingError(
                     f"messages of type {msgtype} ({topic}) cannot be recorded: {error}"

@@ -12,9 +12,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from atk_perception.robot_description import RobotDescription
 
-ROBOT = RobotDescription.load(
-    Path(__file__).parents[2] / "atk_bringup" / "config" / "robots" / "sim_panda.yaml"
-)
+ROBOT_FILE = Path(__file__).parents[2] / "atk_bringup" / "config" / "robots" / "sim_panda.yaml"
+ROBOT = RobotDescription.load(ROBOT_FILE)
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 START_NS = 3_000_000_000
 

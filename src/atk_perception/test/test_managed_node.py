@@ -1,0 +1,64 @@
+"""A managed node comes up by itself, says why when it cannot, and goes down in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+NODE = """
+from atk_perception.managed_node import ManagedNode, run_node
+class Example(ManagedNode):
+    def __init__(self):
+        super().__init__("example")
+        self.declare("fail", "", "transition that raises")
+    def step(self, name):
+        if self.parameter("fail") == name:
+            raise RuntimeError(f"no camera for {name}")
+        print(name, flush=True)
+    def configure(self): self.step("configure")
+    def activate(self): self.step("activate")
+    def deactivate(self): self.step("deactivate")
+    def cleanup(self): self.step("cleanup")
+run_node(Example)
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(11 + os.getpid() % 80)}
+    command = [sys.executable, "-c", NODE, "--ros-args", *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_comes_up_and_goes_down_in_order(number):
+    process = start()
+    assert process.stdout is not None
+    lines = [process.stdout.readline().strip(), process.stdout.readline().strip()]
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=20)
+    assert [*lines, *rest.split()] == ["configure", "activate", "deactivate", "cleanup"]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("step", "before"), [("configure", []), ("activate", ["configure"])])
+def test_a_refused_transition_is_logged_with_its_cause_and_ends_the_process(step, before):
+    process = start("-p", f"fail:={step}")
+    output, _ = process.communicate(timeout=30)
+    assert f"cannot {step}: no camera for {step}" in output
+    assert process.returncode == 1
+    assert [line for line in output.splitlines() if line in ("configure", "activate")] == before
+
+
+def test_without_autostart_it_waits_for_a_manager():
+    process = start("-p", "autostart:=false")
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert output.split() == []
