@@ -1,0 +1,283 @@
+"""Demonstrations (rosbag2 folders) to keypoint-annotated arrays (method.md, training step 2).
+
+Every bag is streamed through the same `KeypointTracker` that the robot later runs, with all
+candidates as its keypoint set. Images are never kept; what remains of a demonstration are its
+tracks, a few hundred kilobytes, cached by content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from zipfile import BadZipFile
+
+import atk_perception
+import cv2
+import numpy as np
+import numpy.typing as npt
+from atk_perception.frames import BagError, read_frames
+from atk_perception.image_codec import RgbImage
+from atk_perception.keypoint_set import KeypointSet
+from atk_perception.keypoint_tracker import KeypointTracker
+from atk_perception.recording import UNFINISHED_SUFFIX
+from atk_perception.registry import make_matcher, make_tracker
+from atk_perception.robot_description import RobotDescription
+
+CACHE_FORMAT = 1
+_FIELDS = ("stamp_ns", "uv_px", "visible", "confidence", "robot", "action")
+
+
+class DemonstrationError(ValueError):
+    """Demonstrations that cannot be used; the message names which and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """One demonstration as the policy sees it: T frames at the control rate, C keypoints, J joints.
+
+    Attributes:
+        name: the bag's folder name.
+        stamp_ns: (T,) int64 of the images.
+        uv_px: (T, C, 2) float32 in pixels of the template; the last estimate where not visible.
+        visible: (T, C) bool; all false while the tracker has not found the scene.
+        confidence: (T, C) float32 in [0, 1].
+        robot: (T, J + 1) float64 measured joint positions [rad], gripper opening [m].
+        action: (T, J + 1) float64 commanded joint positions [rad], gripper opening [m].
+    """
+
+    name: str
+    stamp_ns: npt.NDArray[np.int64]
+    uv_px: npt.NDArray[np.float32]
+    visible: npt.NDArray[np.bool_]
+    confidence: npt.NDArray[np.float32]
+    robot: npt.NDArray[np.float64]
+    action: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.stamp_ns)
+
+    def save(self, path: Path) -> None:
+        """Write as NPZ without objects; a kill at any moment leaves no half file of that name."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **{name: getattr(self, name) for name in _FIELDS})
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path, name: str) -> Demonstration:
+        """Read what `save` wrote.
+
+        Raises:
+            DemonstrationError: no such file, or a damaged one.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(name, **{field: arrays[field] for field in _FIELDS})
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            raise DemonstrationError(f"track file {path} cannot be read ({error}); delete it") from error
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """How demonstrations are tracked: names in atk_perception.registry."""
+
+    matcher: str
+    tracker: str
+
+    def keypoint_tracker(self, keypoint_set: KeypointSet) -> KeypointTracker:
+        """A fresh tracker for one image stream."""
+        return KeypointTracker(keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker))
+
+
+def find_bags(paths: Sequence[Path | str]) -> list[Path]:
+    """The rosbag2 folders among `paths` and directly inside them, sorted by path.
+
+    Raises:
+        DemonstrationError: a path does not exist or holds no bag, or two bags have one name.
+    """
+    bags: list[Path] = []
+    for path in map(Path, paths):
+        if (path / "metadata.yaml").is_file():
+            inside = [path]
+        else:
+            inside = sorted(
+                child.parent
+                for child in path.glob("*/metadata.yaml")
+                if not child.parent.name.endswith(UNFINISHED_SUFFIX)
+            )
+        if not inside:
+            raise DemonstrationError(
+                f"{path} is no rosbag2 folder and holds none (a bag is a folder with metadata.yaml); "
+                "record demonstrations with 'ros2 bag record -s mcap' or the recorder"
+            )
+        bags += inside
+    bags = list(dict.fromkeys(bag.resolve() for bag in bags))
+    names = [bag.name for bag in bags]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DemonstrationError(f"several demonstrations are named {repeated}; rename their folders")
+    return bags
+
+
+def first_image(bag: Path, robot: RobotDescription) -> RgbImage:
+    """The image of a demonstration's first frame.
+
+    Raises:
+        BagError: the bag has no frame at all.
+    """
+    frame = next(read_frames(bag, robot), None)
+    if frame is None:
+        raise BagError(f"bag {bag} has no frame in which image, joint state and command overlap in time")
+    return frame.payload
+
+
+def track_demonstration(
+    bag: Path, candidates: KeypointSet, robot: RobotDescription, tracking: Tracking
+) -> Demonstration:
+    """Stream one bag through the keypoint tracker.
+
+    Raises:
+        BagError, JointStateError, ImageFormatError: see `read_frames`.
+    """
+    frames = list(read_frames(bag, robot, observe=tracking.keypoint_tracker(candidates).update))
+    if not frames:
+        raise BagError(f"bag {bag} has no frame in which image, joint state and command overlap in time")
+    seen = [frame.payload for frame in frames]
+    return Demonstration(
+        bag.name,
+        np.array([frame.stamp_ns for frame in frames], np.int64),
+        np.stack([s.uv_px for s in seen]),
+        np.stack([s.visible for s in seen]),
+        np.stack([s.confidence for s in seen]),
+        np.stack([frame.robot.vector() for frame in frames]),
+        np.stack([frame.action for frame in frames if frame.action is not None]),
+    )
+
+
+def track_demonstrations(
+    bags: Sequence[Path],
+    candidates: KeypointSet,
+    robot: RobotDescription,
+    tracking: Tracking,
+    cache_folder: Path,
+    *,
+    workers: int = 2,
+    report: Callable[[float, str], None] = lambda fraction, detail: None,
+) -> list[Demonstration]:
+    """Track every bag, in parallel processes, each at most once in the life of the cache.
+
+    Args:
+        report: called with (share done, bag name) as bags finish; what it raises ends the work,
+            and the bags tracked so far stay in the cache.
+
+    Returns:
+        One demonstration per bag, in the order of `bags`.
+
+    Raises:
+        BagError, JointStateError, ImageFormatError: see `read_frames`; the first bad bag ends the work.
+    """
+    files = {bag: cache_folder / f"{_content_key(bag, candidates, robot, tracking)}.npz" for bag in bags}
+    missing = [bag for bag, file in files.items() if not file.is_file()]
+    done = len(bags) - len(missing)
+    if done:
+        report(done / len(bags), f"{done} of {len(bags)} from the cache")
+    if missing:
+        # spawn: a forked copy of a process with ROS or torch threads can deadlock.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_one_thread) as pool:
+            jobs = {pool.submit(_track_to_cache, bag, candidates, robot, tracking, files[bag]): bag for bag in missing}
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    done += 1
+                    report(done / len(bags), jobs[job].name)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [Demonstration.load(files[bag], bag.name) for bag in bags]
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+
+
+def _track_to_cache(
+    bag: Path, candidates: KeypointSet, robot: RobotDescription, tracking: Tracking, file: Path
+) -> None:
+    track_demonstration(bag, candidates, robot, tracking).save(file)
+
+
+def _content_key(bag: Path, candidates: KeypointSet, robot: RobotDescription, tracking: Tracking) -> str:
+    """Changes with anything that the tracks depend on."""
+    digest = hashlib.sha256()
+    for part in (f"{CACHE_FORMAT}", _perception_version(), tracking.matcher, tracking.tracker, robot.fingerprint()):
+        digest.update(f"{part};".encode())
+    for array in (candidates.uv_px, candidates.template_rgb):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for file in sorted(p for p in bag.iterdir() if p.suffix in (".mcap", ".db3", ".zstd")):
+        with file.open("rb") as stream:
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+@cache
+def _perception_version() -> str:
+    """Digest of the perception code: tracks of an older tracker are not those that the robot will see."""
+    digest = hashlib.sha256()
+    root = Path(atk_perception.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        if not file.name.endswith("_node.py"):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def split(count: int, held_out_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of training and held-out demonstrations, by demonstration and at random.
+
+    With fewer than 5 demonstrations nothing is held out: every one is needed.
+    """
+    held_out = max(1, round(held_out_fraction * count)) if count >= 5 and held_out_fraction > 0 else 0
+    order = np.random.default_rng(seed).permutation(count)
+    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+
+
+@dataclass(frozen=True)
+class Trackability:
+    """How well each candidate was tracked over all demonstrations, (C,) each.
+
+    Attributes:
+        transferred: share of demonstrations in whose first tenth of frames the point was visible.
+        visible: share of all frames in which it was visible.
+        confidence: mean confidence where visible.
+    """
+
+    transferred: npt.NDArray[np.float64]
+    visible: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64]
+
+
+def trackability(demonstrations: Sequence[Demonstration]) -> Trackability:
+    """Measure `Trackability` over some demonstrations."""
+    early = [d.visible[: max(1, len(d) // 10)].any(axis=0) for d in demonstrations]
+    visible = np.concatenate([d.visible for d in demonstrations])
+    confidence = np.concatenate([d.confidence for d in demonstrations])
+    seen = np.maximum(visible.sum(axis=0), 1)
+    return Trackability(
+        np.mean(early, axis=0), visible.mean(axis=0), (confidence * visible).sum(axis=0) / seen
+    )
+
+
+def iterate_tracks(demonstration: Demonstration) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """(keypoint index, (T, 2) uv with NaN where not visible) of a demonstration, for plots."""
+    for index in range(demonstration.uv_px.shape[1]):
+        uv = demonstration.uv_px[:, index].copy()
+        uv[~demonstration.visible[:, index]] = np.nan
+        yield index, uv

@@ -1,0 +1,458 @@
+"""Train mask and policy together, then the policy alone on the set that survived.
+
+    min over phi, theta   E [ -log pi_theta(a given m * K) ]  +  alpha * E |m|_1        (method.md)
+
+One mask is shared by several policies of other initial weights, batches and mask draws, all trained
+in one vectorised run. The gradient of `phi` is then a mean over them: the objective is the published
+one, the choice depends less on the luck of one run.
+
+What is our own: the published learning rate of 1e-5 and batch of 4096 are made for GPUs and far
+more samples; on some 5,000 samples and a CPU they would take hours. `StageConfig` holds the values
+that work in a minute; the published ones can be set there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from atk_policy.checkpoint import load_checkpoint, save_checkpoint
+from atk_policy.demonstrations import Demonstration
+from atk_policy.mask import KeypointMask
+from atk_policy.policies import DEFAULT_POLICY, make_policy
+from atk_policy.policies.protocol import Policy, PolicyInput, Statistics, encode_action
+
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+# A point that moves less than this over all demonstrations says where noise is, not where things are.
+UV_SCALE_MIN_PX = 16.0
+# The same for robot and actions: encoder noise [rad, m] must not be blown up to unit size.
+ROBOT_SCALE_MIN = 0.01
+ACTION_SCALE_MIN = 0.005
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PolicyConfig(_Config):
+    """Which policy, and how it sees time."""
+
+    name: str = DEFAULT_POLICY
+    horizon: Count = 16  # 0.8 s at 20 Hz: longer than an expert's pause, so that a chunk leads out of it
+    history: Count = 1
+    history_stride: Count = 1  # control periods between two frames of history
+    sizes: dict[str, int] = {}  # of the policy class, such as width and blocks
+
+
+class AugmentationConfig(_Config):
+    """Failures of real trackers and arms, imitated in training."""
+
+    pixel_noise_px: NotNegative = 1.0  # independent per point
+    cluster_offset_px: NotNegative = 3.0  # a neighbourhood shifts as one, as after an inexact transfer
+    cluster_radius_px: Positive = 40.0  # what counts as a neighbourhood on the template
+    dropout: Probability = 0.1  # a single point is unseen
+    cluster_dropout: Probability = 0.1  # a neighbourhood is unseen, as behind the hand
+    unseen_noise_px: NotNegative = 4.0  # how far the last estimate of an unseen point is off
+    joint_noise_rad: NotNegative = 0.01  # the target stays absolute, so the policy learns to come back
+    gripper_noise_m: NotNegative = 0.001
+
+
+class StageConfig(_Config):
+    """One run of Adam."""
+
+    steps: Count
+    batch: Count  # per member
+    members: Count  # policies trained side by side
+    learning_rate: Positive  # published: 1e-5 to 1e-4
+    weight_decay: NotNegative = 1e-4
+    ema: Probability = 0.995  # weights that are kept are a running mean over some 200 steps
+    mask_learning_rate: Positive = 0.05
+    alpha: NotNegative = 0.0
+    warm_up: Probability = 0.0  # share of the steps before the penalty starts
+    sizes: dict[str, int] = {}  # of the policy class in this stage, over those of the policy
+
+
+class DistillationHistory(_Config):
+    """Curves of a stage, one entry per record."""
+
+    step: list[int] = []
+    train: list[float] = []
+    held_out: list[float] = []
+    kept: list[float] = []  # E |m|_1
+    retention: list[list[float]] = []  # (records, C)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All frames of some demonstrations, flat: M frames, N keypoints.
+
+    Attributes:
+        uv_px: (M, N, 2); visible: (M, N); robot: (M, J + 1); action: (M, J + 1), float32.
+        first, last: (M,) index of the first and last frame of each frame's demonstration.
+    """
+
+    uv_px: Tensor
+    visible: Tensor
+    robot: Tensor
+    action: Tensor
+    first: Tensor
+    last: Tensor
+
+    @classmethod
+    def of(cls, demonstrations: Sequence[Demonstration]) -> TrainingData:
+        """Concatenate demonstrations.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not demonstrations:
+            raise ValueError("no demonstrations to train on")
+        lengths = [len(d) for d in demonstrations]
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        first = np.repeat(starts, lengths)
+        last = np.repeat(starts + np.array(lengths) - 1, lengths)
+
+        def joined(name: str) -> Tensor:
+            return torch.from_numpy(
+                np.concatenate([getattr(d, name) for d in demonstrations]).astype(np.float32)
+            )
+
+        return cls(
+            joined("uv_px"),
+            joined("visible"),
+            joined("robot"),
+            joined("action"),
+            torch.from_numpy(first),
+            torch.from_numpy(last),
+        )
+
+    def __len__(self) -> int:
+        return len(self.robot)
+
+    def keypoints(self, keep: Tensor) -> TrainingData:
+        """The same frames with only the keypoints where `keep` (N,) is true."""
+        return TrainingData(
+            self.uv_px[:, keep], self.visible[:, keep], self.robot, self.action, self.first, self.last
+        )
+
+    def seen(self, index: Tensor, history: int, stride: int) -> PolicyInput:
+        """Inputs of the frames `index` (...,); before an episode's start its first frame is repeated."""
+        back = torch.arange(history - 1, -1, -1) * stride
+        frames = torch.maximum(index[..., None] - back, self.first[index][..., None])
+        return PolicyInput(self.uv_px[frames], self.visible[frames], self.robot[frames])
+
+    def chunks(self, index: Tensor, horizon: int) -> Tensor:
+        """(..., H, J + 1) actions from frame `index` on; after an episode's end its last one holds."""
+        frames = torch.minimum(index[..., None] + torch.arange(horizon), self.last[index][..., None])
+        return self.action[frames]
+
+    def statistics(self, horizon: int) -> Statistics:
+        """Normalisation over these frames; keypoints count where they are visible."""
+        weight = self.visible[..., None]
+        count = weight.sum(0).clamp_min(1.0)
+        uv_mean = (self.uv_px * weight).sum(0) / count
+        uv_variance = ((self.uv_px - uv_mean).square() * weight).sum(0) / count
+        encoded = encode_action(self.chunks(torch.arange(len(self)), horizon), self.robot)
+        return Statistics(
+            uv_mean,
+            uv_variance.sqrt().clamp_min(UV_SCALE_MIN_PX),
+            self.robot.mean(0),
+            self.robot.std(0).clamp_min(ROBOT_SCALE_MIN),
+            encoded.mean(0),
+            encoded.std(0).clamp_min(ACTION_SCALE_MIN),
+        )
+
+
+class Augmentation:
+    """Perturbs inputs as trackers and encoders do; see `AugmentationConfig`.
+
+    Args:
+        config: strengths.
+        template_uv_px: (N, 2) the keypoints on the template; says who is whose neighbour.
+    """
+
+    def __init__(self, config: AugmentationConfig, template_uv_px: npt.NDArray[np.float32]) -> None:
+        self._config = config
+        uv = torch.from_numpy(np.asarray(template_uv_px, np.float32))
+        self._near = (torch.cdist(uv, uv) <= config.cluster_radius_px).float()
+
+    def __call__(self, seen: PolicyInput, generator: torch.Generator) -> PolicyInput:
+        """`seen` has (..., K, N, 2) uv, (..., K, N) visible, (..., K, J + 1) robot."""
+        config = self._config
+        batch, points = seen.uv_px.shape[:-3], seen.uv_px.shape[-2]
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn((*batch, *shape), generator=generator)
+
+        def chance(probability: float, *shape: int) -> Tensor:
+            return (torch.rand((*batch, *shape), generator=generator) < probability).float()
+
+        def neighbourhood() -> Tensor:
+            return self._near[torch.randint(points, batch, generator=generator)]
+
+        dropped = torch.maximum(
+            chance(config.dropout, points), neighbourhood() * chance(config.cluster_dropout, 1)
+        )
+        visible = seen.visible * (1.0 - dropped[..., None, :])
+        scale_px = config.pixel_noise_px + config.unseen_noise_px * dropped
+        offset_px = (
+            scale_px[..., None] * normal(points, 2)
+            + config.cluster_offset_px * neighbourhood()[..., None] * normal(1, 2)
+        )
+        size = seen.robot.shape[-1]
+        robot_scale = torch.full((size,), config.joint_noise_rad)
+        robot_scale[-1] = config.gripper_noise_m
+        return PolicyInput(
+            seen.uv_px + offset_px[..., None, :, :], visible, seen.robot + robot_scale * normal(1, size)
+        )
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a stage leaves: one trained policy per member, the mask's logits, and the curves."""
+
+    policies: list[Policy]
+    phi: Tensor | None
+    history: DistillationHistory
+
+
+Report = Callable[[float, str], None]
+
+
+def distill(
+    train: TrainingData,
+    held_out: TrainingData | None,
+    template_uv_px: npt.NDArray[np.float32],
+    policy_config: PolicyConfig,
+    augmentation_config: AugmentationConfig,
+    stage: StageConfig,
+    *,
+    masked: bool,
+    seed: int,
+    report: Report = lambda fraction, detail: None,
+    checkpoint: Path | None = None,
+    records: int = 40,
+) -> Distilled:
+    """Train `stage.members` policies, jointly with one mask over the keypoints when `masked`.
+
+    Args:
+        train, held_out: frames; the held-out ones are only ever measured.
+        template_uv_px: (N, 2).
+        report: called now and then with (share done, one line); what it raises ends the training.
+        checkpoint: file to continue from when it exists and to write now and then; a run that is
+            continued ends with the weights of an unbroken one.
+        records: how many points the curves have.
+    """
+    run = _Run(train, template_uv_px, policy_config, augmentation_config, stage, masked=masked, seed=seed)
+    every = max(1, stage.steps // records)
+    if checkpoint is not None and checkpoint.is_file():
+        run.restore(checkpoint)
+    while run.step < stage.steps:
+        loss = run.advance()
+        if run.step % every == 0 or run.step == stage.steps:
+            held_out_loss = run.evaluate(held_out) if held_out is not None else float("nan")
+            run.record(loss, held_out_loss)
+            kept = f", {run.history.kept[-1]:.1f} points" if masked else ""
+            report(run.step / stage.steps, f"loss {loss:.3f}, held out {held_out_loss:.3f}{kept}")
+            if checkpoint is not None:
+                run.save(checkpoint)
+    return Distilled(run.policies(), None if run.mask is None else run.mask.phi.detach().clone(), run.history)
+
+
+class _Run:
+    """State of a training run: everything that a checkpoint holds."""
+
+    def __init__(
+        self,
+        train: TrainingData,
+        template_uv_px: npt.NDArray[np.float32],
+        policy_config: PolicyConfig,
+        augmentation_config: AugmentationConfig,
+        stage: StageConfig,
+        *,
+        masked: bool,
+        seed: int,
+    ) -> None:
+        self._train, self._policy_config, self._stage = train, policy_config, stage
+        self._augment = Augmentation(augmentation_config, template_uv_px)
+        self._generator = torch.Generator().manual_seed(seed)
+        points, size = train.uv_px.shape[1], train.robot.shape[1]
+        statistics = train.statistics(policy_config.horizon)
+        self._members: list[Policy] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for _ in range(stage.members):
+                member = make_policy(
+                    policy_config.name,
+                    keypoints=points,
+                    joints=size - 1,
+                    horizon=policy_config.horizon,
+                    history=policy_config.history,
+                    **{**policy_config.sizes, **stage.sizes},
+                )
+                member.set_statistics(statistics)
+                self._members.append(member)
+        parameters, self._buffers = stack_module_state(list[nn.Module](self._members))
+        self._parameters: dict[str, Tensor] = {k: nn.Parameter(v.detach()) for k, v in parameters.items()}
+        self._ema = {k: v.detach().clone() for k, v in self._parameters.items()}
+        self.mask = KeypointMask(points) if masked else None
+        groups: list[dict[str, Any]] = [
+            {
+                "params": list(self._parameters.values()),
+                "lr": stage.learning_rate,
+                "weight_decay": stage.weight_decay,
+            }
+        ]
+        if self.mask is not None:
+            groups.append({"params": [self.mask.phi], "lr": stage.mask_learning_rate, "weight_decay": 0.0})
+        self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        self._peak_rates = [group["lr"] for group in groups]
+        self.history = DistillationHistory()
+        self.step = 0
+
+    # -- training --------------------------------------------------------------------------------
+
+    def advance(self) -> float:
+        """One step of Adam on the objective at the top of this file; returns the mean -log pi."""
+        stage, config = self._stage, self._policy_config
+        index = torch.randint(len(self._train), (stage.members, stage.batch), generator=self._generator)
+        seen = self._augment(
+            self._train.seen(index, config.history, config.history_stride), self._generator
+        )
+        action = self._train.chunks(index, config.horizon)
+        if self.mask is not None:
+            seen = seen._replace(mask=self.mask.sample((stage.members, stage.batch), self._generator))
+        loss = self._losses(self._parameters, seen, action).mean(dim=1)
+        # Members are independent, so their losses add up; the mask's gradient is the mean over them.
+        objective = loss.sum()
+        if self.mask is not None and self.step >= stage.warm_up * stage.steps:
+            objective = objective + stage.members * stage.alpha * self.mask.penalty()
+        self._set_learning_rates()
+        self._optimiser.zero_grad(set_to_none=True)
+        objective.backward()
+        self._optimiser.step()
+        self.step += 1
+        # Early on the running mean must not remember the initial weights.
+        keep = min(stage.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self._parameters.items():
+                self._ema[name].lerp_(value, 1.0 - keep)
+        return float(loss.detach().mean())
+
+    def _losses(self, parameters: dict[str, Tensor], seen: PolicyInput, action: Tensor) -> Tensor:
+        """(S, B) -log pi of every member on its own batch."""
+        skeleton = self._members[0]
+
+        def one(state: dict[str, Tensor], buffers: dict[str, Tensor], *arrays: Tensor) -> Tensor:
+            *inputs, target = arrays
+            result: Tensor = functional_call(_Likelihood(skeleton), _prefixed(state, buffers), (PolicyInput(*inputs), target))
+            return result
+
+        inputs = [value for value in seen if value is not None]
+        return vmap(one)(parameters, self._buffers, *inputs, action)
+
+    def _set_learning_rates(self) -> None:
+        """Cosine to a twentieth, after a short linear rise."""
+        rise = 0.03 * self._stage.steps
+        done = self.step / self._stage.steps
+        factor = min(1.0, (self.step + 1) / rise) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * done)))
+        self._optimiser.param_groups[0]["lr"] = self._peak_rates[0] * factor
+        # The mask keeps its pace: with a falling rate an undecided candidate would stay undecided.
+
+    # -- measuring -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self, data: TrainingData) -> float:
+        """Mean -log pi of the running-mean weights on all frames, without noise, under the hard mask."""
+        config = self._policy_config
+        total = 0.0
+        for index in torch.arange(len(data)).split(1024):
+            seen = data.seen(index, config.history, config.history_stride)
+            action = data.chunks(index, config.horizon)
+            if self.mask is not None:
+                seen = seen._replace(mask=self.mask.hard().float().expand(len(index), -1))
+            members = self._stage.members
+            wide = PolicyInput(
+                *(None if v is None else v.expand(members, *v.shape) for v in seen)  # type: ignore[arg-type]
+            )
+            total += float(self._losses(self._ema, wide, action.expand(members, *action.shape)).mean(0).sum())
+        return total / len(data)
+
+    def record(self, train: float, held_out: float) -> None:
+        """Append to the curves."""
+        history = self.history
+        history.step.append(self.step)
+        history.train.append(train)
+        history.held_out.append(held_out)
+        if self.mask is not None:
+            retention = self.mask.retention()
+            history.kept.append(float(retention.sum()))
+            history.retention.append([round(float(r), 4) for r in retention])
+
+    def policies(self) -> list[Policy]:
+        """Every member with its running-mean weights."""
+        for number, member in enumerate(self._members):
+            member.load_state_dict({k: v[number] for k, v in self._ema.items()}, strict=False)
+            member.eval()
+        return self._members
+
+    # -- checkpoint ------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write everything that the rest of the run depends on."""
+        tensors = {f"parameter.{k}": v.detach() for k, v in self._parameters.items()}
+        tensors |= {f"ema.{k}": v for k, v in self._ema.items()}
+        tensors["generator"] = self._generator.get_state()
+        if self.mask is not None:
+            tensors["phi"] = self.mask.phi.detach()
+        for number, state in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{k}": v for k, v in state.items()}
+        save_checkpoint(path, tensors, {"step": self.step, "history": self.history.model_dump()})
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint of the same run."""
+        tensors, facts = load_checkpoint(path)
+        with torch.no_grad():
+            for name, value in self._parameters.items():
+                value.copy_(tensors[f"parameter.{name}"])
+                self._ema[name].copy_(tensors[f"ema.{name}"])
+            if self.mask is not None:
+                self.mask.phi.copy_(tensors["phi"])
+        self._generator.set_state(tensors["generator"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, number, key = name.split(".", 2)
+                state.setdefault(int(number), {})[key] = value
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
+        self.step = int(facts["step"])
+        self.history = DistillationHistory.model_validate(facts["history"])
+
+
+class _Likelihood(nn.Module):
+    """A policy's -log pi as a forward pass, which is what `functional_call` can call."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, seen: PolicyInput, action: Tensor) -> Tensor:
+        return self.policy.negative_log_likelihood(seen, action)
+
+
+def _prefixed(*states: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"policy.{name}": value for state in states for name, value in state.items()}

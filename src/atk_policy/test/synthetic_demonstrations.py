@@ -1,0 +1,86 @@
+"""Demonstrations without images: keypoint tracks of a scene in which only two objects matter."""
+
+from __future__ import annotations
+
+import numpy as np
+from atk_policy.demonstrations import Demonstration
+
+JOINTS = 7
+OBJECT, TARGET, STATIC, NOISE, FLICKER = range(5)
+
+
+def keypoint_kinds(candidates: int, rng: np.random.Generator) -> np.ndarray:
+    """(C,) what each candidate lies on: 6% each on the object and the target, the rest on nothing of use."""
+    return rng.choice([OBJECT, TARGET, STATIC, NOISE, FLICKER], candidates, p=[0.06, 0.06, 0.5, 0.3, 0.08])
+
+
+def make_demonstrations(
+    count: int, candidates: int, *, steps: int = 60, seed: int = 0
+) -> tuple[list[Demonstration], np.ndarray, np.ndarray]:
+    """Pick-and-place seen as points: reach the object, close, carry it to the target, open.
+
+    Returns:
+        The demonstrations, (C,) the kind of each candidate and (C, 2) its place on the template.
+    """
+    rng = np.random.default_rng(seed)
+    kind = keypoint_kinds(candidates, rng)
+    kind[:4] = [OBJECT, TARGET, OBJECT, TARGET]
+    template = rng.uniform([30, 30], [610, 450], (candidates, 2))
+    object_px, target_px = np.array([200.0, 250.0]), np.array([420.0, 300.0])
+    template[kind == OBJECT] = object_px + rng.uniform(-25, 25, ((kind == OBJECT).sum(), 2))
+    template[kind == TARGET] = target_px + rng.uniform(-35, 35, ((kind == TARGET).sum(), 2))
+    # A fixed smooth map from image position to joints stands for the camera and inverse kinematics.
+    to_joints = rng.normal(size=(JOINTS, 3)) * np.array([0.5, 0.5, 0.2])
+
+    def joints_at(uv: np.ndarray, height: float) -> np.ndarray:
+        return to_joints @ np.array([(uv[0] - 320) / 160, (uv[1] - 240) / 160, height])
+
+    home = joints_at(np.array([320.0, 100.0]), 1.0)
+    demonstrations = []
+    for number in range(count):
+        at_object = object_px + rng.uniform(-60, 60, 2)
+        at_target = target_px + rng.uniform(-40, 40, 2)
+        waypoints = [
+            (home, 0.08),
+            (joints_at(at_object, 0.5), 0.08),
+            (joints_at(at_object, 0.0), 0.08),
+            (joints_at(at_object, 0.0), 0.0),
+            (joints_at(at_target, 0.5), 0.0),
+            (joints_at(at_target, 0.0), 0.0),
+            (joints_at(at_target, 0.0), 0.08),
+        ]
+        progress = np.linspace(0, len(waypoints) - 1.001, steps)
+        stage, mix = progress.astype(int), progress % 1.0
+        action = np.array(
+            [
+                np.append(
+                    (1 - m) * waypoints[s][0] + m * waypoints[s + 1][0],
+                    waypoints[s + 1][1] * m + waypoints[s][1] * (1 - m),
+                )
+                for s, m in zip(stage, mix, strict=True)
+            ]
+        )
+        robot = np.vstack([np.append(home, 0.08), action[:-1]]) + rng.normal(0, 0.001, action.shape)
+        carried = np.clip(progress - 3.0, 0.0, 2.0) / 2.0
+        object_track = at_object + carried[:, None] * (at_target - at_object)
+        uv = np.broadcast_to(template, (steps, candidates, 2)).copy()
+        uv[:, kind == OBJECT] += (object_track - object_px)[:, None]
+        uv[:, kind == TARGET] += at_target - target_px
+        noise = kind == NOISE
+        uv[:, noise] += np.cumsum(rng.normal(0, 6, (steps, noise.sum(), 2)), axis=0) + rng.normal(0, 40, (noise.sum(), 2))
+        flicker = kind == FLICKER
+        uv[:, flicker] += (object_track - object_px)[:, None] + rng.normal(0, 60, (1, flicker.sum(), 2))
+        uv += rng.normal(0, 0.5, uv.shape)
+        visible = rng.random((steps, candidates)) < np.where(flicker, 0.05, 0.97)
+        demonstrations.append(
+            Demonstration(
+                f"episode_{number:04d}",
+                np.arange(steps, dtype=np.int64) * 50_000_000,
+                uv.astype(np.float32),
+                visible,
+                np.where(visible, 0.9, 0.1).astype(np.float32),
+                robot,
+                action,
+            )
+        )
+    return demonstrations, kind, template.astype(np.float32)
