@@ -22,5 +22,12 @@ setup(
     maintainer_email="maintainers@atk-ros2.dev",
     description="From keypoints to joint commands, and the offline selection of the keypoints.",
     license="Apache-2.0",
-    entry_points={"console_scripts": []},
+    entry_points={
+        "console_scripts": [
+            f"select = {PACKAGE}.select_command:main",
+            f"evaluate_offline = {PACKAGE}.offline_evaluation:main",
+            f"selection_node = {PACKAGE}.selection_node:main",
+            f"policy_node = {PACKAGE}.policy_node:main",
+        ]
+    },
 )

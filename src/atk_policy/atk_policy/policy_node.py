@@ -1,0 +1,349 @@
+"""ROS node around PolicyRunner: keypoints and joint states in, commands and PolicyStatus out.
+
+Callbacks only queue messages; one worker thread aligns them into frames, runs the policy and
+publishes. For every frame the command goes out first and its PolicyStatus right after it, which is
+what a simulator in lock-step waits for.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+from atk_perception.frames import Frame, FrameAligner, JointStateError, robot_state_from_message, stamp_ns_of
+from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
+from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
+from atk_perception.robot_description import RobotDescription
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from atk_interfaces.action import RunPolicy
+from atk_interfaces.msg import KeypointArray, PolicyStatus
+from atk_policy.command_sinks import make_command_sink
+from atk_policy.policy_runner import Arrival, PolicyRunner, PolicyStep, RunState
+from atk_policy.run_folder import RunFolder, RunFolderError
+from atk_policy.safety import SafetyLimits
+
+# Two seconds of joint states at 100 Hz may wait while a frame is being worked on.
+JOINT_STATE_DEPTH = 200
+KEYPOINTS_DEPTH = 20
+FEEDBACK_PERIOD_S = 0.1
+
+
+class PolicyNode(ManagedNode):
+    """Runs the policy of a run folder on request (action `~/run`)."""
+
+    def __init__(self) -> None:
+        super().__init__("policy")
+        self.declare("run_folder", "", "run folder written by 'select'", read_only=True)
+        self.declare("robot", "", "robot description; empty: the one in the run folder", read_only=True)
+        self.declare("velocity_scale", 1.0, "share of the joint velocity limits that may be used", minimum=0.01, maximum=1.0)
+        self.declare("visible_min", 1, "hold with fewer visible keypoints than this", minimum=1, maximum=1000)
+        self.declare("hold_limit_s", 10.0, "a run that holds for so long ends as a fault [s]", minimum=0.1, maximum=3600.0)
+        self._lock = threading.RLock()
+
+    # -- lifecycle ---------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Load the run folder and offer the interfaces."""
+        folder = self.parameter("run_folder")
+        if not folder:
+            raise RunFolderError("parameter 'run_folder' is empty; give a folder written by 'ros2 run atk_policy select'")
+        self._run = RunFolder.load(folder)
+        path = self.parameter("robot")
+        self._robot = RobotDescription.load(path) if path else self._run.robot
+        limits = SafetyLimits.of(
+            self._robot,
+            visible_min=self.parameter("visible_min"),
+            velocity_scale=self.parameter("velocity_scale"),
+        )
+        self._runner = PolicyRunner(self._run, self._robot, limits=limits)
+        self._sink = make_command_sink(self._robot)
+        self._command_publishers = [
+            self.create_lifecycle_publisher(channel.message_type, channel.topic, 10) for channel in self._sink.channels
+        ]
+        self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
+        self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
+        self._goal_taken = False
+        self._action_server = ActionServer(
+            self,
+            RunPolicy,
+            "~/run",
+            execute_callback=self._execute,
+            goal_callback=self._on_goal,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            callback_group=ReentrantCallbackGroup(),
+        )
+
+    def activate(self) -> None:
+        """Listen and work."""
+        self._aligner: FrameAligner[KeypointObservation] = FrameAligner(self._robot, with_actions=False)
+        self._events: queue.SimpleQueue[KeypointArray | JointState | None] = queue.SimpleQueue()
+        self._arrival_ns: dict[int, int] = {}
+        self._joint_state_ns: int | None = None
+        self._joint_fault = "no_joint_state"
+        self._last_stamp_ns = 0
+        self._causes: Counter[str] = Counter()
+        self._commands = 0
+        self._latency_ms = 0.0
+        self._last_step = PolicyStep(0, RunState.IDLE)
+        self._worker = threading.Thread(target=self._work, name="policy")
+        self._worker.start()
+        group = MutuallyExclusiveCallbackGroup()
+        options = {"callback_group": group, "qos_overriding_options": QoSOverridingOptions.with_default_policies()}
+        keypoints_qos = QoSProfile(depth=KEYPOINTS_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        joints_qos = QoSProfile(depth=JOINT_STATE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        topic = self._robot.topics.joint_states
+        self._inputs = [
+            self.create_subscription(KeypointArray, "keypoints", self._events.put, keypoints_qos, **options),
+            self.create_subscription(JointState, topic, self._events.put, joints_qos, **options),
+        ]
+        self._timers = [
+            self.create_timer(1.0 / self._robot.control_rate_hz, self._check_deadline),
+            self.create_timer(0.5, self._report),
+        ]
+        self.get_logger().info(
+            f"ready: {len(self._run.keypoint_set)} keypoints of set '{self._run.keypoint_set.name}' drive "
+            f"'{self._robot.name}' at {self._robot.control_rate_hz:g} Hz; start with the action ~/run"
+        )
+
+    def deactivate(self) -> None:
+        """Hold, then stop listening; nothing is published after the hold."""
+        self._end_run()
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        self._events.put(None)
+        self._worker.join()
+
+    def cleanup(self) -> None:
+        """Withdraw the interfaces."""
+        self._action_server.destroy()
+        self.destroy_service(self._stop_service)
+        for publisher in (*self._command_publishers, self._status_publisher):
+            self.destroy_publisher(publisher)
+
+    # -- frames ------------------------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _work(self) -> None:
+        torch.set_num_threads(1)  # a small network is faster without handing work to other threads
+        while (message := self._events.get()) is not None:
+            with self._lock:
+                try:
+                    if isinstance(message, JointState):
+                        self._take_joint_state(message)
+                    else:
+                        self._take_keypoints(message)
+                except Exception as error:  # whatever it was, the arm must be held and the cause be known
+                    self.get_logger().error(f"cannot use a message: {error!r}", throttle_duration_sec=5.0)
+                    self._publish(self._runner.hold(stamp_ns_of(message), "message_not_usable"))
+
+    def _take_joint_state(self, message: JointState) -> None:
+        stamp_ns = stamp_ns_of(message)
+        try:
+            state = robot_state_from_message(message.name, message.position, self._robot, stamp_ns)
+        except JointStateError as error:
+            self._joint_fault = error.cause
+            self.get_logger().error(str(error), throttle_duration_sec=5.0)
+            return
+        self._joint_fault = ""
+        self._joint_state_ns = stamp_ns
+        self._handle(self._aligner.add_robot_state(state))
+
+    def _take_keypoints(self, message: KeypointArray) -> None:
+        stamp_ns = stamp_ns_of(message)
+        self._last_stamp_ns = stamp_ns
+        if message.set_name != self._run.keypoint_set.name:
+            self.get_logger().error(
+                f"the tracker follows set '{message.set_name}', the policy takes '{self._run.keypoint_set.name}'; "
+                "give both nodes the same run folder",
+                throttle_duration_sec=5.0,
+            )
+            self._publish(self._runner.hold(stamp_ns, "keypoint_set_mismatch"))
+            return
+        if self._joint_fault:
+            # Without a usable joint state no frame will come of these keypoints.
+            self._publish(self._runner.hold(stamp_ns, self._joint_fault, sum(message.visible)))
+            return
+        self._arrival_ns[stamp_ns] = self._now_ns()
+        self._handle(self._aligner.add_payload(stamp_ns, _observation(message, stamp_ns)))
+
+    def _handle(self, frames: list[Frame[KeypointObservation]]) -> None:
+        for frame in frames:
+            now_ns = self._now_ns()
+            keypoints_ns = self._arrival_ns.get(frame.stamp_ns, now_ns)
+            joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
+            self._publish(self._runner.step(frame, Arrival(now_ns, keypoints_ns, joint_state_ns)))
+        if frames:
+            self._arrival_ns.clear()
+
+    def _check_deadline(self) -> None:
+        """Hold when frames stop arriving. Runs on the ROS clock: a paused simulation is no fault."""
+        with self._lock:
+            if self._runner.state not in (RunState.RUNNING, RunState.HOLDING) or not self._last_stamp_ns:
+                return
+            deadlines = self._robot.deadlines_s
+            age_s = (self._now_ns() - self._last_step.stamp_ns) / 1e9
+            if age_s <= deadlines.keypoints:
+                return
+            image_age_s = (self._now_ns() - self._last_stamp_ns) / 1e9
+            cause = "keypoints_stale" if image_age_s > deadlines.keypoints else "joint_state_stale"
+            self._publish(self._runner.hold(self._last_step.stamp_ns, self._joint_fault or cause))
+
+    def _publish(self, step: PolicyStep) -> None:
+        """Command first, then the status that says so."""
+        if step.plan:
+            for publisher, message in zip(self._command_publishers, self._sink.messages(step.plan), strict=True):
+                publisher.publish(message)
+            self._commands += step.state is RunState.RUNNING
+        now_ns = self._now_ns()
+        self._latency_ms = max(0.0, (now_ns - step.stamp_ns) / 1e6)
+        if step.state is RunState.HOLDING:
+            self._causes[step.cause] += 1
+        status = PolicyStatus(
+            state=int(step.state),
+            hold_cause=step.cause,
+            command=[] if step.command is None else step.command.tolist(),
+            keypoints_visible=step.keypoints_visible,
+            inference_ms=step.inference_ms,
+            latency_ms=self._latency_ms,
+        )
+        status.header.stamp = Time(nanoseconds=step.stamp_ns).to_msg()
+        self._status_publisher.publish(status)
+        self._last_step = step
+
+    def _report(self) -> None:
+        with self._lock:
+            step = self._last_step
+            level = {RunState.HOLDING: WARN}.get(step.state, OK)
+            if self._joint_fault:
+                level = ERROR
+            message = step.state.name + (f": {step.cause}" if step.cause else "")
+            self.set_diagnostic(
+                level,
+                message if not self._joint_fault else f"{message} ({self._joint_fault})",
+                keypoints_visible=step.keypoints_visible,
+                latency_ms=f"{self._latency_ms:.2f}",
+                inference_ms=f"{step.inference_ms:.2f}",
+                commands=self._commands,
+                **{f"held_{cause}": count for cause, count in self._causes.items()},
+                **{f"dropped_{cause}": count for cause, count in self._aligner.dropped.items()},
+            )
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _end_run(self) -> bool:
+        """End the run, if there is one, with a hold as the last command; False when there is none."""
+        with self._lock:
+            if self._runner.state not in (RunState.RUNNING, RunState.HOLDING):
+                return False
+            self._publish(self._runner.stop(self._last_step.stamp_ns))
+            return True
+
+    def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        stopped = self._end_run()
+        response.success = True
+        response.message = "stopped; holding position" if stopped else "nothing was running"
+        self.get_logger().info(response.message)
+        return response
+
+    def _on_goal(self, _: RunPolicy.Goal) -> GoalResponse:
+        with self._lock:
+            refusal = ""
+            if self._goal_taken:
+                refusal = "a run is in progress; cancel it or call ~/stop first"
+            elif not hasattr(self, "_worker") or not self._worker.is_alive():
+                refusal = "the node is not active"
+            if refusal:
+                self.get_logger().warning(f"refused to run: {refusal}")
+                return GoalResponse.REJECT
+            self._goal_taken = True
+            # Started here, so that with the answer to the goal the next frame is already commanded.
+            self._causes.clear()
+            self._commands = 0
+            self._runner.start()
+            if self._joint_fault:
+                self._runner.cause = self._joint_fault
+            self.get_logger().info("run started")
+            return GoalResponse.ACCEPT
+
+    def _execute(self, goal: Any) -> RunPolicy.Result:
+        limit = goal.request.time_limit
+        limit_s = limit.sec + limit.nanosec / 1e9
+        started_ns = self._now_ns()
+        holding_since_s: float | None = None
+        result = RunPolicy.Result()
+        try:
+            while True:
+                time.sleep(FEEDBACK_PERIOD_S)
+                elapsed_s = max(0.0, (self._now_ns() - started_ns) / 1e9)
+                with self._lock:
+                    state, cause, step = self._runner.state, self._runner.cause, self._last_step
+                    latency_ms = self._latency_ms
+                holding_since_s = None if state is not RunState.HOLDING else holding_since_s or elapsed_s
+                if state is RunState.STOPPED:
+                    result.outcome, result.message = RunPolicy.Result.CANCELLED, "stopped on request"
+                    break
+                if goal.is_cancel_requested:
+                    result.outcome, result.message = RunPolicy.Result.CANCELLED, "cancelled"
+                    break
+                if limit_s and elapsed_s >= limit_s:
+                    result.outcome, result.message = RunPolicy.Result.TIME_OVER, f"{limit_s:g} s are over"
+                    break
+                if holding_since_s is not None and elapsed_s - holding_since_s > self.parameter("hold_limit_s"):
+                    result.outcome = RunPolicy.Result.FAULT
+                    result.message = f"held for {elapsed_s - holding_since_s:.1f} s: {cause}"
+                    break
+                feedback = RunPolicy.Feedback(
+                    state=int(state),
+                    hold_cause=cause,
+                    keypoints_visible=step.keypoints_visible,
+                    latency_ms=latency_ms,
+                )
+                if limit_s:
+                    left_ns = int(max(0.0, limit_s - elapsed_s) * 1e9)
+                    feedback.time_left.sec, feedback.time_left.nanosec = divmod(left_ns, 1_000_000_000)
+                goal.publish_feedback(feedback)
+        finally:
+            self._end_run()
+            with self._lock:
+                self._goal_taken = False
+                result.commands, result.holds = self._commands, sum(self._causes.values())
+        self.get_logger().info(f"run ended: {result.message}; {result.commands} commands, {result.holds} holds")
+        if goal.is_cancel_requested:
+            goal.canceled()
+        elif result.outcome == RunPolicy.Result.FAULT:
+            goal.abort()
+        else:
+            goal.succeed()
+        return result
+
+
+def _observation(message: KeypointArray, stamp_ns: int) -> KeypointObservation:
+    return KeypointObservation(
+        stamp_ns,
+        np.asarray(message.ids, np.int64),
+        np.asarray(message.uv_px, np.float32).reshape(-1, 2),
+        np.asarray(message.visible, np.bool_),
+        np.asarray(message.confidence, np.float32),
+        TrackerState(message.tracker_state),
+    )
+
+
+def main() -> None:
+    """Console entry."""
+    run_node(PolicyNode)

@@ -1,0 +1,237 @@
+"""The report of a selection: pictures that people look at, and metrics.json."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+if TYPE_CHECKING:
+    from atk_policy.selection import SelectionResult
+
+matplotlib.use("Agg")
+
+OUTLINE = [withStroke(linewidth=3, foreground="black")]
+GREY, RED = "#9a9a9a", "#d62728"
+
+
+def keypoint_colours(count: int) -> list[Any]:
+    """One colour per keypoint, the same in every picture."""
+    return [matplotlib.colormaps["hsv"](k / max(1, count)) for k in range(count)]
+
+
+def write_report(result: SelectionResult, folder: Path) -> None:
+    """Write index.html, its pictures and metrics.json into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {
+        "template.png": ("Chosen keypoints on the canonical template", _template(result)),
+        "retention.png": ("Retention: which candidates the mask kept", _retention(result)),
+        "loss.png": ("Loss", _losses(result)),
+        "tracks.png": ("Tracks of the chosen keypoints in the demonstrations", _tracks(result)),
+        "trackability.png": ("How well the candidates were tracked", _trackability(result)),
+        "timing.png": ("Time", _timing(result)),
+    }
+    for name, (_, figure) in pictures.items():
+        figure.savefig(folder / name, dpi=110)
+    summary = metrics(result)
+    (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (folder / "index.html").write_text(_page({name: title for name, (title, _) in pictures.items()}, summary))
+
+
+def metrics(result: SelectionResult) -> dict[str, Any]:
+    """What metrics.json holds."""
+    ids = result.candidates.ids[result.keep]
+    refit = result.refit_history
+    return {
+        "keypoints_kept": int(result.keep.sum()),
+        "keypoints_candidates": len(result.keep),
+        "keypoints_trackable": int(result.trackable.sum()),
+        "keypoints_merged": int(result.merged.sum()),
+        "demonstrations": len(result.demonstrations),
+        "demonstrations_held_out": len(result.held_out),
+        "frames": sum(len(d) for d in result.demonstrations),
+        "loss_train": _finite(refit.train[-1]),
+        "loss_held_out": _finite(refit.held_out[-1]),
+        "joint_error_rad": [round(float(e), 5) for e in result.held_out_joint_error_rad],
+        "keypoints": [
+            {
+                "id": int(i),
+                "uv_px": [round(float(x), 1) for x in result.candidates.uv_px[index]],
+                "retention": round(float(result.retention[index]), 4),
+                "visible": round(float(result.trackability.visible[index]), 3),
+                "transferred": round(float(result.trackability.transferred[index]), 3),
+                "confidence": round(float(result.trackability.confidence[index]), 3),
+            }
+            for i, index in zip(ids, np.flatnonzero(result.keep), strict=True)
+        ],
+        "seconds": result.seconds,
+        "peak_rss_mb": round(result.peak_rss_mb),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 5) if np.isfinite(value) else None
+
+
+def label_points(axes: Axes, uv_px: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], size: float) -> None:
+    """Large coloured rings with their ids beside them, legible on any background."""
+    for colour, (u, v), number in zip(keypoint_colours(len(ids)), uv_px, ids, strict=True):
+        axes.plot(u, v, "o", ms=size, mfc="none", mec="black", mew=4)
+        axes.plot(u, v, "o", ms=size, mfc="none", mec=colour, mew=2)
+        axes.annotate(
+            str(number),
+            (u, v),
+            (size * 0.8, size * 0.5),
+            textcoords="offset points",
+            color="white",
+            fontsize=10,
+            fontweight="bold",
+            path_effects=OUTLINE,
+        )
+
+
+def _template(result: SelectionResult) -> Figure:
+    candidates = result.candidates
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(candidates.template_rgb)
+    for mask, colour, label in (
+        (~result.trackable, "#000000", "not trackable"),
+        (result.trackable & ~result.keep, "#ffffff", "dropped by the mask"),
+    ):
+        uv = candidates.uv_px[mask]
+        axes.plot(uv[:, 0], uv[:, 1], "o", ms=3.5, mfc=colour, mec="#444444", mew=0.6, ls="none", label=f"{mask.sum()} {label}")
+    label_points(axes, candidates.uv_px[result.keep], candidates.ids[result.keep], 11)
+    axes.plot([], [], "o", ms=9, mfc="none", mec=RED, mew=2, ls="none", label=f"{result.keep.sum()} kept")
+    axes.legend(loc="lower right", framealpha=0.85)
+    axes.set_axis_off()
+    return figure
+
+
+def _retention(result: SelectionResult) -> Figure:
+    history = result.select_history
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    curves, count = figure.subplots(1, 2)
+    retention = np.array(history.retention)
+    kept = result.keep[result.trackable]
+    curves.plot(history.step, retention[:, ~kept], color=GREY, lw=0.6, alpha=0.5)
+    ids = result.candidates.ids[result.keep]
+    for colour, number, curve in zip(keypoint_colours(len(ids)), ids, retention[:, kept].T, strict=True):
+        curves.plot(history.step, curve, color=colour, lw=2, label=str(number))
+    curves.axhline(0.5, color="black", lw=0.8, ls=":")
+    curves.set(xlabel="step", ylabel="probability of being kept", ylim=(-0.02, 1.02))
+    curves.legend(title="kept", fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    count.plot(history.step, history.kept, color="black")
+    count.set(xlabel="step", ylabel="expected number of points", yscale="log")
+    count.grid(alpha=0.3, which="both")
+    return figure
+
+
+def _losses(result: SelectionResult) -> Figure:
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    select, refit, horizon = figure.subplots(1, 3)
+    for axes, history, title in (
+        (select, result.select_history, "mask and policy together"),
+        (refit, result.refit_history, "policy on the kept points"),
+    ):
+        axes.plot(history.step, history.train, color=GREY, label="train (with augmentation)")
+        axes.plot(history.step, history.held_out, color=RED, label="held out")
+        axes.set(xlabel="step", ylabel="-log pi (normalised)", title=title, yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    error = 1e3 * result.held_out_joint_error_rad
+    horizon.plot(np.arange(len(error)), error, "o-", color=RED)
+    horizon.set(xlabel="control periods ahead", ylabel="joint error [mrad]", title="held-out error in the chunk", ylim=(0, None))
+    horizon.grid(alpha=0.3)
+    return figure
+
+
+def _tracks(result: SelectionResult) -> Figure:
+    """A grid of demonstrations: start as a ring, the visible track as a line, ids at the start."""
+    shown = result.demonstrations[:12]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
+    template = result.candidates.template_rgb
+    height, width = template.shape[:2]
+    ids = result.candidates.ids[result.keep]
+    for number, demonstration in enumerate(shown):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        axes.set_facecolor("#202020")
+        visible = demonstration.visible[:, result.keep]
+        uv = np.where(visible[..., None], demonstration.uv_px[:, result.keep], np.nan)
+        for k, colour in enumerate(keypoint_colours(len(ids))):
+            axes.plot(uv[:, k, 0], uv[:, k, 1], "-", color=colour, lw=1.2)
+            seen = np.flatnonzero(visible[:, k])
+            if len(seen):
+                start = uv[seen[0], k]
+                axes.plot(*start, "o", ms=5, mfc="none", mec=colour)
+                axes.annotate(str(ids[k]), start, (3, 3), textcoords="offset points", color=colour, fontsize=6)
+        held_out = " (held out)" if number in result.held_out else ""
+        axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[])
+        axes.set_title(f"{demonstration.name}{held_out}: {visible.mean():.0%} visible", fontsize=8)
+    return figure
+
+
+def _trackability(result: SelectionResult) -> Figure:
+    quality = result.trackability
+    config = result.config.candidates
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    for axes, values, minimum, label in zip(
+        figure.subplots(1, 3),
+        (quality.transferred, quality.visible, quality.confidence),
+        (config.transferred_min, config.visible_min, config.confidence_min),
+        ("share of demonstrations found at the start", "share of frames visible", "mean confidence where visible"),
+        strict=True,
+    ):
+        axes.hist([values[~result.keep], values[result.keep]], bins=20, range=(0, 1), stacked=True, color=[GREY, RED], label=["dropped", "kept"])
+        axes.axvline(minimum, color="black", ls=":", label="needed")
+        axes.set(xlabel=label, ylabel="candidates")
+        axes.legend()
+    return figure
+
+
+def _timing(result: SelectionResult) -> Figure:
+    figure = Figure(figsize=(8, 2.4), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(result.seconds)
+    bars = axes.barh(names, list(result.seconds.values()), color=GREY)
+    axes.bar_label(bars, fmt="%.1f s", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set(xlabel="seconds")
+    return figure
+
+
+def _page(pictures: dict[str, str], summary: dict[str, Any]) -> str:
+    facts = (
+        f"{summary['keypoints_kept']} of {summary['keypoints_candidates']} candidates kept, "
+        f"{summary['demonstrations']} demonstrations with {summary['frames']} frames, "
+        f"{sum(summary['seconds'].values()):.0f} s, peak memory {summary['peak_rss_mb']} MiB"
+    )
+    rows = "".join(
+        f"<tr><td>{p['id']}</td><td>{p['uv_px'][0]:.0f}, {p['uv_px'][1]:.0f}</td><td>{p['retention']:.2f}</td>"
+        f"<td>{p['visible']:.0%}</td><td>{p['transferred']:.0%}</td><td>{p['confidence']:.2f}</td></tr>"
+        for p in summary["keypoints"]
+    )
+    figures = "".join(
+        f'<figure><figcaption>{html.escape(title)}</figcaption><img src="{name}" alt="{html.escape(title)}"></figure>'
+        for name, title in pictures.items()
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Keypoint selection</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1250px; padding: 0 1rem; color: #222 }}
+img {{ max-width: 100% }} figure {{ margin: 2rem 0 }} figcaption {{ font-weight: 600; margin-bottom: .4rem }}
+table {{ border-collapse: collapse }} td, th {{ padding: .15rem .9rem; text-align: right; border-bottom: 1px solid #ddd }}
+</style></head><body><h1>Keypoint selection</h1><p>{html.escape(facts)}</p>
+<table><tr><th>id</th><th>u, v [px]</th><th>retention</th><th>visible</th><th>found at start</th><th>confidence</th></tr>{rows}</table>
+{figures}<p>All figures: <a href="metrics.json">metrics.json</a></p></body></html>
+"""

@@ -1,0 +1,477 @@
+"""Demonstrations in, run folder out: the whole offline half (method.md, training).
+
+    candidates on the canonical template  ->  tracks in every demonstration
+        ->  mask and policy together  ->  policy on what survived  ->  run folder with report
+
+One function, used by the command line and by the selection node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+from atk_perception.candidates import sample_candidates
+from atk_perception.keypoint_set import KeypointSet
+from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
+from atk_perception.robot_description import RobotDescription
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atk_policy.demonstrations import (
+    Demonstration,
+    Trackability,
+    Tracking,
+    find_bags,
+    first_image,
+    split,
+    track_demonstrations,
+    trackability,
+)
+from atk_policy.distillation import (
+    AugmentationConfig,
+    Distilled,
+    DistillationHistory,
+    PolicyConfig,
+    StageConfig,
+    TrainingData,
+    distill,
+)
+from atk_policy.report import write_report
+from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder
+
+Progress = Callable[[str, float, str], None]
+STAGES = ("read", "track", "select", "refit", "report")
+WORK_FOLDER = ".select"
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class SelectionError(ValueError):
+    """A selection that cannot be made from these demonstrations; the message says why and what to do."""
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CandidateConfig(_Config):
+    """Which candidates are tried, and what a candidate must be able to do."""
+
+    count: Annotated[int, Field(ge=1)] = 256
+    strategy: str = "textured"  # atk_perception.candidates; "random" is the published one
+    # Share of the candidates that are put where demonstrations differ in their first image: what is
+    # the same in all of them cannot tell the policy anything. The rest is spread over the template.
+    focus: Share = 0.75
+    transferred_min: Share = 0.8  # of the demonstrations must show the point at their start
+    visible_min: Share = 0.4  # of all frames; the hand hides an object for a part of every episode
+    confidence_min: Share = 0.3
+
+
+class SelectionConfig(_Config):
+    """All settings of a selection; the defaults are meant to be left alone.
+
+    `alpha` multiplies the expected number of points and is compared with the policy's -log pi, here
+    the mean absolute error of the normalised action: a point stays when taking it away costs more
+    than alpha of that error. 0.002 is the published default and serves unchanged.
+    """
+
+    name: str = "task"
+    seed: int = 0
+    candidates: CandidateConfig = CandidateConfig()
+    matcher: str = DEFAULT_MATCHER
+    tracker: str = DEFAULT_TRACKER
+    template_demonstration: Annotated[int, Field(ge=0)] = 0
+    held_out: Share = 0.1
+    keypoints_min: Annotated[int, Field(ge=1)] = 4  # a transfer needs three points to be believed
+    keypoints_max: Annotated[int, Field(ge=1)] = 12
+    merge_px: Annotated[float, Field(ge=0.0)] = 6.0  # two points closer than this see the same patch
+    policy: PolicyConfig = PolicyConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    select: StageConfig = StageConfig(
+        steps=1500,
+        batch=256,
+        members=4,
+        learning_rate=2e-3,
+        alpha=0.002,
+        warm_up=0.15,
+        sizes={"width": 128, "blocks": 2},
+    )
+    refit: StageConfig = StageConfig(steps=4000, batch=512, members=1, learning_rate=1.5e-3)
+    ensemble_decay: Annotated[float, Field(ge=0.0)] = 0.2
+
+    @classmethod
+    def load(cls, path: Path | str | None) -> SelectionConfig:
+        """Read a YAML file of entries that differ from the defaults; None or '' gives the defaults.
+
+        Raises:
+            SelectionError: missing file, no YAML, an unknown entry or a value out of range.
+        """
+        if not path:
+            return cls()
+        try:
+            content = yaml.safe_load(Path(path).read_text()) or {}
+            return cls.model_validate(_merged(cls().model_dump(), content))
+        except OSError as error:
+            raise SelectionError(f"selection settings {path} cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, ValidationError, TypeError) as error:
+            raise SelectionError(f"selection settings {path} cannot be used: {error}") from error
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the entries of `changes`, group by group; a stage may name only what it changes."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = base.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+@dataclass
+class SelectionResult:
+    """Everything that a report tells of a selection. C candidates, N kept."""
+
+    config: SelectionConfig
+    candidates: KeypointSet
+    demonstrations: list[Demonstration]
+    held_out: list[int]
+    trackability: Trackability
+    trackable: npt.NDArray[np.bool_]
+    retention: npt.NDArray[np.float64]
+    keep: npt.NDArray[np.bool_]
+    merged: npt.NDArray[np.bool_]
+    select_history: DistillationHistory
+    refit_history: DistillationHistory
+    held_out_joint_error_rad: npt.NDArray[np.float64]
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_rss_mb: float = 0.0
+
+
+def select_keypoints(
+    demonstrations: Sequence[Path | str],
+    output: Path,
+    robot: RobotDescription,
+    config: SelectionConfig | None = None,
+    *,
+    resume: bool = True,
+    workers: int = 2,
+    progress: Progress = lambda stage, fraction, detail: None,
+) -> RunFolder:
+    """Choose the keypoints of a task, train its policy, and write the run folder.
+
+    Args:
+        demonstrations: rosbag2 folders, or folders of them.
+        output: the run folder; work in progress is kept in its `.select` folder, so that a selection
+            that was interrupted, however hard, continues there.
+        robot: the robot that the demonstrations were recorded on.
+        resume: continue from `.select`; False begins training anew (tracks stay cached: they
+            depend on nothing but bags, candidates and tracker).
+        progress: called with (stage, share done, one line); what it raises ends the selection.
+
+    Raises:
+        DemonstrationError, BagError, JointStateError: demonstrations that cannot be used.
+        SelectionError: no candidate can be tracked, or a setting does not fit the demonstrations.
+    """
+    config = config or SelectionConfig()
+    clock = _Stopwatch(progress)
+    torch.manual_seed(config.seed)
+
+    clock.start("read")
+    bags = find_bags(demonstrations)
+    candidates = propose_candidates(bags, robot, config, clock.report)
+
+    clock.start("track")
+    tracking = Tracking(config.matcher, config.tracker)
+    work = output / WORK_FOLDER
+    tracked = track_demonstrations(
+        bags, candidates, robot, tracking, work / "tracks", workers=workers, report=clock.report
+    )
+    result = choose(tracked, candidates, config, work, resume=resume, clock=clock)
+    result.selection.seconds = clock.seconds
+    run = RunFolder(
+        output,
+        candidates.subset(
+            candidates.ids[result.selection.keep],
+            chosen={
+                "candidates": len(candidates),
+                "strategy": config.candidates.strategy,
+                "seed": config.seed,
+                "alpha": config.select.alpha,
+                "demonstrations": len(bags),
+                "retention": {
+                    int(i): round(float(r), 3)
+                    for i, r, k in zip(
+                        candidates.ids, result.selection.retention, result.selection.keep, strict=True
+                    )
+                    if k
+                },
+            },
+        ),
+        result.policy,
+        PolicyFile(
+            policy=config.policy.name,
+            sizes={**config.policy.sizes, **config.refit.sizes},
+            keypoint_set=candidates.name,
+            keypoint_ids=candidates.ids[result.selection.keep].tolist(),
+            horizon=config.policy.horizon,
+            history=config.policy.history,
+            history_stride=config.policy.history_stride,
+            ensemble_decay=config.ensemble_decay,
+            control_rate_hz=robot.control_rate_hz,
+            joint_names=list(robot.joints.names),
+            camera=robot.camera.name,
+            image_width=candidates.image_width,
+            image_height=candidates.image_height,
+            matcher=config.matcher,
+            tracker=config.tracker,
+            trained={"demonstrations": len(bags), "seed": config.seed, "held_out_loss": result.held_out_loss},
+        ),
+        robot,
+    )
+    clock.start("report")
+    run.save()
+    result.selection.peak_rss_mb = peak_rss_mb()
+    write_report(result.selection, output / REPORT_FOLDER)
+    clock.report(1.0, str(output))
+    return run
+
+
+# ------------------------------------------------------------------------------------------ candidates
+
+
+def propose_candidates(
+    bags: Sequence[Path],
+    robot: RobotDescription,
+    config: SelectionConfig,
+    report: Callable[[float, str], None] = lambda fraction, detail: None,
+) -> KeypointSet:
+    """Canonical template and candidates: the first image of one demonstration, C points on it."""
+    if config.template_demonstration >= len(bags):
+        raise SelectionError(
+            f"template_demonstration is {config.template_demonstration}, but there are {len(bags)} demonstrations; "
+            f"give 0 to {len(bags) - 1}"
+        )
+    # More first images than this tell nothing new about what differs between them.
+    others = [b for b in bags if b != bags[config.template_demonstration]][:11]
+    template_rgb = first_image(bags[config.template_demonstration], robot)
+    firsts = [template_rgb]
+    for number, bag in enumerate(others):
+        firsts.append(first_image(bag, robot))
+        report((number + 1) / max(1, len(others)), bag.name)
+    uv_px = focused_candidates(firsts, config.candidates, np.random.default_rng(config.seed))
+    return KeypointSet.create(config.name, uv_px, template_rgb, camera_name=robot.camera.name)
+
+
+def focused_candidates(
+    first_rgb: Sequence[npt.NDArray[np.uint8]], config: CandidateConfig, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """(C, 2) candidates on the first of some first images, denser where the others differ from it.
+
+    A share `focus` of them is drawn from a dense sampling of the places whose brightness differs from
+    the median of the other images by more than noise; the rest is spread over the whole template.
+    """
+    template_rgb, others = first_rgb[0], first_rgb[1:]
+    spread = sample_candidates(template_rgb, config.count, rng, config.strategy)
+    if len(others) < 2 or config.focus == 0.0:
+        return spread
+    usual = np.median(np.stack(others), axis=0)
+    change = cv2.GaussianBlur(np.abs(template_rgb.astype(np.float32) - usual).max(axis=2), (0, 0), 2.0)
+    # Sensor noise and compression stay under 12 of 255 after the blur; dilated, so that the edge of
+    # what changed, where the texture is, belongs to it.
+    moved = cv2.dilate((change > 12.0).astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+    if not moved.any():
+        return spread
+
+    def on_moved(uv_px: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        column, row = np.rint(uv_px).astype(int).T
+        return moved[row, column]
+
+    wanted = round(config.focus * config.count)
+    # Dense enough that the moved part alone yields what is wanted, within reason.
+    density = int(np.clip(1.5 * wanted / moved.mean(), config.count, 16 * config.count))
+    dense = sample_candidates(template_rgb, density, rng, config.strategy)
+    focused = dense[on_moved(dense)]
+    focused = focused[rng.permutation(len(focused))[:wanted]]
+    elsewhere = spread[~on_moved(spread)]
+    elsewhere = elsewhere[rng.permutation(len(elsewhere))]
+    chosen = np.concatenate([focused, elsewhere])[: config.count]
+    return np.concatenate([chosen, spread[: config.count - len(chosen)]])
+
+
+# ------------------------------------------------------------------------------------------- choosing
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The outcome of `choose`: policy and facts."""
+
+    policy: Any
+    held_out_loss: float
+    selection: SelectionResult
+
+
+def choose(
+    demonstrations: list[Demonstration],
+    candidates: KeypointSet,
+    config: SelectionConfig,
+    work: Path,
+    *,
+    resume: bool = True,
+    clock: _Stopwatch | None = None,
+) -> Chosen:
+    """Mask and policy on tracked demonstrations: everything between tracks and run folder.
+
+    Raises:
+        SelectionError: no candidate is trackable.
+    """
+    clock = clock or _Stopwatch(lambda stage, fraction, detail: None)
+    training, held_out = split(len(demonstrations), config.held_out, config.seed)
+    train = TrainingData.of([demonstrations[i] for i in training])
+    test = TrainingData.of([demonstrations[i] for i in held_out]) if held_out else None
+    quality = trackability(demonstrations)
+    trackable = (
+        (quality.transferred >= config.candidates.transferred_min)
+        & (quality.visible >= config.candidates.visible_min)
+        & (quality.confidence >= config.candidates.confidence_min)
+    )
+    if not trackable.any():
+        raise SelectionError(
+            f"none of {len(trackable)} candidates is trackable: the best is visible in {quality.visible.max():.0%} of all "
+            f"frames and at the start of {quality.transferred.max():.0%} of the demonstrations. Do the demonstrations show "
+            "the same scene as the template? Lower candidates.visible_min or transferred_min, or choose another template"
+        )
+    checkpoints = work / _training_key(demonstrations, candidates, config)
+    if not resume:
+        for file in checkpoints.glob("*.safetensors"):
+            file.unlink()
+
+    clock.start("select")
+    possible = torch.from_numpy(trackable)
+    joint = distill(
+        train.keypoints(possible),
+        None if test is None else test.keypoints(possible),
+        candidates.uv_px[trackable],
+        config.policy,
+        config.augmentation,
+        config.select,
+        masked=True,
+        seed=config.seed,
+        report=clock.report,
+        checkpoint=checkpoints / "select.safetensors",
+    )
+    assert joint.phi is not None
+    retention = np.zeros(len(trackable))
+    retention[trackable] = torch.sigmoid(joint.phi).double().numpy()
+    keep, merged = hard_set(retention, candidates.uv_px, config)
+
+    clock.start("refit")
+    kept = torch.from_numpy(keep)
+    refit = distill(
+        train.keypoints(kept),
+        None if test is None else test.keypoints(kept),
+        candidates.uv_px[keep],
+        config.policy,
+        config.augmentation,
+        config.refit,
+        masked=False,
+        seed=config.seed + 1,
+        report=clock.report,
+        checkpoint=checkpoints / "refit.safetensors",
+    )
+    policy = refit.policies[0]
+    measured = test if test is not None else train
+    selection = SelectionResult(
+        config=config,
+        candidates=candidates,
+        demonstrations=demonstrations,
+        held_out=held_out,
+        trackability=quality,
+        trackable=trackable,
+        retention=retention,
+        keep=keep,
+        merged=merged,
+        select_history=joint.history,
+        refit_history=refit.history,
+        held_out_joint_error_rad=joint_error_by_horizon(refit, measured.keypoints(kept), config.policy),
+    )
+    return Chosen(policy, refit.history.held_out[-1], selection)
+
+
+def hard_set(
+    retention: npt.NDArray[np.float64], uv_px: npt.NDArray[np.float32], config: SelectionConfig
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """The keypoint set: what the mask rather keeps than not, best first, without near-duplicates.
+
+    Returns:
+        (C,) bool kept, and (C,) bool dropped because a better point is within `merge_px`.
+    """
+    keep = np.zeros(len(retention), np.bool_)
+    merged = np.zeros(len(retention), np.bool_)
+    for index in np.argsort(-retention, kind="stable"):
+        wanted = retention[index] > 0.5 or keep.sum() < config.keypoints_min
+        if not wanted or retention[index] == 0.0 or keep.sum() >= config.keypoints_max:
+            break
+        near = np.hypot(*(uv_px[keep] - uv_px[index]).T) < config.merge_px
+        merged[index] = near.any()
+        keep[index] = not near.any()
+    return keep, merged
+
+
+@torch.no_grad()
+def joint_error_by_horizon(
+    distilled: Distilled, data: TrainingData, config: PolicyConfig
+) -> npt.NDArray[np.float64]:
+    """(H,) mean absolute joint error [rad] of the chunk's k-th action."""
+    index = torch.arange(len(data))
+    predicted = distilled.policies[0].act(data.seen(index, config.history, config.history_stride))
+    error = (predicted - data.chunks(index, config.horizon))[..., :-1].abs()
+    return np.asarray(error.mean(dim=(0, 2)).double().numpy())
+
+
+# -------------------------------------------------------------------------------------------- details
+
+
+def _training_key(
+    demonstrations: Sequence[Demonstration], candidates: KeypointSet, config: SelectionConfig
+) -> str:
+    """Changes with anything that training depends on, so that a checkpoint is never continued wrongly."""
+    digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode())
+    digest.update(candidates.uv_px.tobytes())
+    for d in demonstrations:
+        for array in (d.uv_px, d.visible, d.robot, d.action):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return f"training-{digest.hexdigest()[:16]}"
+
+
+def peak_rss_mb() -> float:
+    """Largest memory of this process or of one of its ended children [MiB] (Linux counts KiB)."""
+    users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(user).ru_maxrss for user in users) / 1024
+
+
+class _Stopwatch:
+    """Times the stages and hands progress on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stage = STAGES[0]
+        self._started = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def start(self, stage: str) -> None:
+        self._stage, self._started = stage, time.monotonic()
+        self.report(0.0, "")
+
+    def report(self, fraction: float, detail: str) -> None:
+        self.seconds[self._stage] = round(time.monotonic() - self._started, 2)
+        self._progress(self._stage, fraction, detail)
