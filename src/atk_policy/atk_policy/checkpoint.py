@@ -37,5 +37,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is no readable safetensors file ({error}); copy or select it again") from error
+        raise CheckpointError(
+            f"{path} is no readable safetensors file ({error}); copy or select it again"
+        ) from error
     return tensors, facts

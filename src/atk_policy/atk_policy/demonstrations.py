@@ -17,10 +17,11 @@ from functools import cache
 from pathlib import Path
 from zipfile import BadZipFile
 
-import atk_perception
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+import atk_perception
 from atk_perception.frames import BagError, read_frames
 from atk_perception.image_codec import RgbImage
 from atk_perception.keypoint_set import KeypointSet
@@ -192,7 +193,10 @@ def track_demonstrations(
         # spawn: a forked copy of a process with ROS or torch threads can deadlock.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_one_thread) as pool:
-            jobs = {pool.submit(_track_to_cache, bag, candidates, robot, tracking, files[bag]): bag for bag in missing}
+            jobs = {
+                pool.submit(_track_to_cache, bag, candidates, robot, tracking, files[bag]): bag
+                for bag in missing
+            }
             try:
                 for job in as_completed(jobs):
                     job.result()
@@ -217,7 +221,13 @@ def _track_to_cache(
 def _content_key(bag: Path, candidates: KeypointSet, robot: RobotDescription, tracking: Tracking) -> str:
     """Changes with anything that the tracks depend on."""
     digest = hashlib.sha256()
-    for part in (f"{CACHE_FORMAT}", _perception_version(), tracking.matcher, tracking.tracker, robot.fingerprint()):
+    for part in (
+        f"{CACHE_FORMAT}",
+        _perception_version(),
+        tracking.matcher,
+        tracking.tracker,
+        robot.fingerprint(),
+    ):
         digest.update(f"{part};".encode())
     for array in (candidates.uv_px, candidates.template_rgb):
         digest.update(np.ascontiguousarray(array).tobytes())

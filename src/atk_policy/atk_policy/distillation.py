@@ -209,10 +209,9 @@ class Augmentation:
         )
         visible = seen.visible * (1.0 - dropped[..., None, :])
         scale_px = config.pixel_noise_px + config.unseen_noise_px * dropped
-        offset_px = (
-            scale_px[..., None] * normal(points, 2)
-            + config.cluster_offset_px * neighbourhood()[..., None] * normal(1, 2)
-        )
+        offset_px = scale_px[..., None] * normal(points, 2) + config.cluster_offset_px * neighbourhood()[
+            ..., None
+        ] * normal(1, 2)
         size = seen.robot.shape[-1]
         robot_scale = torch.full((size,), config.joint_noise_rad)
         robot_scale[-1] = config.gripper_noise_m
@@ -330,9 +329,7 @@ class _Run:
         """One step of Adam on the objective at the top of this file; returns the mean -log pi."""
         stage, config = self._stage, self._policy_config
         index = torch.randint(len(self._train), (stage.members, stage.batch), generator=self._generator)
-        seen = self._augment(
-            self._train.seen(index, config.history, config.history_stride), self._generator
-        )
+        seen = self._augment(self._train.seen(index, config.history, config.history_stride), self._generator)
         action = self._train.chunks(index, config.horizon)
         if self.mask is not None:
             seen = seen._replace(mask=self.mask.sample((stage.members, stage.batch), self._generator))
@@ -343,7 +340,7 @@ class _Run:
             objective = objective + stage.members * stage.alpha * self.mask.penalty()
         self._set_learning_rates()
         self._optimiser.zero_grad(set_to_none=True)
-        objective.backward()
+        torch.autograd.backward(objective)
         self._optimiser.step()
         self.step += 1
         # Early on the running mean must not remember the initial weights.
@@ -359,7 +356,9 @@ class _Run:
 
         def one(state: dict[str, Tensor], buffers: dict[str, Tensor], *arrays: Tensor) -> Tensor:
             *inputs, target = arrays
-            result: Tensor = functional_call(_Likelihood(skeleton), _prefixed(state, buffers), (PolicyInput(*inputs), target))
+            result: Tensor = functional_call(
+                _Likelihood(skeleton), _prefixed(state, buffers), (PolicyInput(*inputs), target)
+            )
             return result
 
         inputs = [value for value in seen if value is not None]
@@ -380,7 +379,7 @@ class _Run:
         """Mean -log pi of the running-mean weights on all frames, without noise, under the hard mask."""
         config = self._policy_config
         total = 0.0
-        for index in torch.arange(len(data)).split(1024):
+        for index in torch.split(torch.arange(len(data)), 1024):
             seen = data.seen(index, config.history, config.history_stride)
             action = data.chunks(index, config.horizon)
             if self.mask is not None:

@@ -15,10 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from atk_perception.frames import Frame, FrameAligner, JointStateError, robot_state_from_message, stamp_ns_of
-from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
-from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
-from atk_perception.robot_description import RobotDescription
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -29,6 +25,10 @@ from std_srvs.srv import Trigger
 
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import KeypointArray, PolicyStatus
+from atk_perception.frames import Frame, FrameAligner, JointStateError, robot_state_from_message, stamp_ns_of
+from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
+from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
+from atk_perception.robot_description import RobotDescription
 from atk_policy.command_sinks import make_command_sink
 from atk_policy.policy_runner import Arrival, PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder, RunFolderError
@@ -47,9 +47,21 @@ class PolicyNode(ManagedNode):
         super().__init__("policy")
         self.declare("run_folder", "", "run folder written by 'select'", read_only=True)
         self.declare("robot", "", "robot description; empty: the one in the run folder", read_only=True)
-        self.declare("velocity_scale", 1.0, "share of the joint velocity limits that may be used", minimum=0.01, maximum=1.0)
+        self.declare(
+            "velocity_scale",
+            1.0,
+            "share of the joint velocity limits that may be used",
+            minimum=0.01,
+            maximum=1.0,
+        )
         self.declare("visible_min", 1, "hold with fewer visible keypoints than this", minimum=1, maximum=1000)
-        self.declare("hold_limit_s", 10.0, "a run that holds for so long ends as a fault [s]", minimum=0.1, maximum=3600.0)
+        self.declare(
+            "hold_limit_s",
+            10.0,
+            "a run that holds for so long ends as a fault [s]",
+            minimum=0.1,
+            maximum=3600.0,
+        )
         self._lock = threading.RLock()
 
     # -- lifecycle ---------------------------------------------------------------------------------
@@ -58,7 +70,9 @@ class PolicyNode(ManagedNode):
         """Load the run folder and offer the interfaces."""
         folder = self.parameter("run_folder")
         if not folder:
-            raise RunFolderError("parameter 'run_folder' is empty; give a folder written by 'ros2 run atk_policy select'")
+            raise RunFolderError(
+                "parameter 'run_folder' is empty; give a folder written by 'ros2 run atk_policy select'"
+            )
         self._run = RunFolder.load(folder)
         path = self.parameter("robot")
         self._robot = RobotDescription.load(path) if path else self._run.robot
@@ -70,7 +84,8 @@ class PolicyNode(ManagedNode):
         self._runner = PolicyRunner(self._run, self._robot, limits=limits)
         self._sink = make_command_sink(self._robot)
         self._command_publishers = [
-            self.create_lifecycle_publisher(channel.message_type, channel.topic, 10) for channel in self._sink.channels
+            self.create_lifecycle_publisher(channel.message_type, channel.topic, 10)
+            for channel in self._sink.channels
         ]
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
@@ -100,7 +115,10 @@ class PolicyNode(ManagedNode):
         self._worker = threading.Thread(target=self._work, name="policy")
         self._worker.start()
         group = MutuallyExclusiveCallbackGroup()
-        options = {"callback_group": group, "qos_overriding_options": QoSOverridingOptions.with_default_policies()}
+        options = {
+            "callback_group": group,
+            "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
+        }
         keypoints_qos = QoSProfile(depth=KEYPOINTS_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         joints_qos = QoSProfile(depth=JOINT_STATE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         topic = self._robot.topics.joint_states
@@ -207,7 +225,9 @@ class PolicyNode(ManagedNode):
     def _publish(self, step: PolicyStep) -> None:
         """Command first, then the status that says so."""
         if step.plan:
-            for publisher, message in zip(self._command_publishers, self._sink.messages(step.plan), strict=True):
+            for publisher, message in zip(
+                self._command_publishers, self._sink.messages(step.plan), strict=True
+            ):
                 publisher.publish(message)
             self._commands += step.state is RunState.RUNNING
         now_ns = self._now_ns()
@@ -304,7 +324,9 @@ class PolicyNode(ManagedNode):
                 if limit_s and elapsed_s >= limit_s:
                     result.outcome, result.message = RunPolicy.Result.TIME_OVER, f"{limit_s:g} s are over"
                     break
-                if holding_since_s is not None and elapsed_s - holding_since_s > self.parameter("hold_limit_s"):
+                if holding_since_s is not None and elapsed_s - holding_since_s > self.parameter(
+                    "hold_limit_s"
+                ):
                     result.outcome = RunPolicy.Result.FAULT
                     result.message = f"held for {elapsed_s - holding_since_s:.1f} s: {cause}"
                     break
@@ -323,7 +345,9 @@ class PolicyNode(ManagedNode):
             with self._lock:
                 self._goal_taken = False
                 result.commands, result.holds = self._commands, sum(self._causes.values())
-        self.get_logger().info(f"run ended: {result.message}; {result.commands} commands, {result.holds} holds")
+        self.get_logger().info(
+            f"run ended: {result.message}; {result.commands} commands, {result.holds} holds"
+        )
         if goal.is_cancel_requested:
             goal.canceled()
         elif result.outcome == RunPolicy.Result.FAULT:

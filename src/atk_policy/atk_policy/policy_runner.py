@@ -13,10 +13,10 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 import torch
+
 from atk_perception.frames import Frame
 from atk_perception.keypoint_tracker import KeypointObservation
 from atk_perception.robot_description import RobotDescription
-
 from atk_policy.action_queue import ActionQueue
 from atk_policy.policies.protocol import PolicyInput
 from atk_policy.run_folder import RunFolder
@@ -126,6 +126,10 @@ class PolicyRunner:
             return self._hold_step(stamp_ns, 0)
         return PolicyStep(stamp_ns, self.state)
 
+    def follow(self, action: FloatArray) -> None:
+        """Take (J + 1,) `action` for what was last commanded: in replay, somebody else drove."""
+        self._previous = np.clip(action, self._robot.action_min, self._robot.action_max)
+
     # -- frames ------------------------------------------------------------------------------------
 
     def step(self, frame: Frame[KeypointObservation], arrival: Arrival | None = None) -> PolicyStep:
@@ -193,7 +197,10 @@ class PolicyRunner:
         self._forget()
         previous = self._previous
         # Someone moved the arm meanwhile (a simulator's reset, a person): begin at where it is.
-        if previous is not None and np.abs(measured - previous)[:-1].max() > self._limits.tracking_gap_max_rad:
+        if (
+            previous is not None
+            and np.abs(measured - previous)[:-1].max() > self._limits.tracking_gap_max_rad
+        ):
             self._previous = None
 
     def _fault(self, seen: KeypointObservation) -> str:

@@ -108,7 +108,17 @@ def _template(result: SelectionResult) -> Figure:
         (result.trackable & ~result.keep, "#ffffff", "dropped by the mask"),
     ):
         uv = candidates.uv_px[mask]
-        axes.plot(uv[:, 0], uv[:, 1], "o", ms=3.5, mfc=colour, mec="#444444", mew=0.6, ls="none", label=f"{mask.sum()} {label}")
+        axes.plot(
+            uv[:, 0],
+            uv[:, 1],
+            "o",
+            ms=3.5,
+            mfc=colour,
+            mec="#444444",
+            mew=0.6,
+            ls="none",
+            label=f"{mask.sum()} {label}",
+        )
     label_points(axes, candidates.uv_px[result.keep], candidates.ids[result.keep], 11)
     axes.plot([], [], "o", ms=9, mfc="none", mec=RED, mew=2, ls="none", label=f"{result.keep.sum()} kept")
     axes.legend(loc="lower right", framealpha=0.85)
@@ -149,7 +159,12 @@ def _losses(result: SelectionResult) -> Figure:
         axes.legend()
     error = 1e3 * result.held_out_joint_error_rad
     horizon.plot(np.arange(len(error)), error, "o-", color=RED)
-    horizon.set(xlabel="control periods ahead", ylabel="joint error [mrad]", title="held-out error in the chunk", ylim=(0, None))
+    horizon.set(
+        xlabel="control periods ahead",
+        ylabel="joint error [mrad]",
+        title="held-out error in the chunk",
+        ylim=(0, None),
+    )
     horizon.grid(alpha=0.3)
     return figure
 
@@ -174,7 +189,9 @@ def _tracks(result: SelectionResult) -> Figure:
             if len(seen):
                 start = uv[seen[0], k]
                 axes.plot(*start, "o", ms=5, mfc="none", mec=colour)
-                axes.annotate(str(ids[k]), start, (3, 3), textcoords="offset points", color=colour, fontsize=6)
+                axes.annotate(
+                    str(ids[k]), start, (3, 3), textcoords="offset points", color=colour, fontsize=6
+                )
         held_out = " (held out)" if number in result.held_out else ""
         axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[])
         axes.set_title(f"{demonstration.name}{held_out}: {visible.mean():.0%} visible", fontsize=8)
@@ -189,10 +206,21 @@ def _trackability(result: SelectionResult) -> Figure:
         figure.subplots(1, 3),
         (quality.transferred, quality.visible, quality.confidence),
         (config.transferred_min, config.visible_min, config.confidence_min),
-        ("share of demonstrations found at the start", "share of frames visible", "mean confidence where visible"),
+        (
+            "share of demonstrations found at the start",
+            "share of frames visible",
+            "mean confidence where visible",
+        ),
         strict=True,
     ):
-        axes.hist([values[~result.keep], values[result.keep]], bins=20, range=(0, 1), stacked=True, color=[GREY, RED], label=["dropped", "kept"])
+        axes.hist(
+            [values[~result.keep], values[result.keep]],
+            bins=20,
+            range=(0, 1),
+            stacked=True,
+            color=[GREY, RED],
+            label=["dropped", "kept"],
+        )
         axes.axvline(minimum, color="black", ls=":", label="needed")
         axes.set(xlabel=label, ylabel="candidates")
         axes.legend()

@@ -1,10 +1,10 @@
 """The run folder: all that selection hands to the robot (design.md), read and written here only.
 
-    keypoints.yaml, template.png   the keypoint set (atk_perception.keypoint_set)
-    policy.yaml                    policy class and sizes, and what it was trained for
-    policy.safetensors             weights and normalisation statistics
-    robot.yaml                     the robot description that it was trained with
-    report/                        pictures and metrics.json, for people
+keypoints.yaml, template.png   the keypoint set (atk_perception.keypoint_set)
+policy.yaml                    policy class and sizes, and what it was trained for
+policy.safetensors             weights and normalisation statistics
+robot.yaml                     the robot description that it was trained with
+report/                        pictures and metrics.json, for people
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 import yaml
-from atk_perception.keypoint_set import KeypointSet, KeypointSetError
-from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from atk_perception.keypoint_set import KeypointSet, KeypointSetError
+from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from atk_policy.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from atk_policy.policies import make_policy
 from atk_policy.policies.protocol import Policy
@@ -85,7 +85,9 @@ class RunFolder:
         self.keypoint_set.save(self.path)
         save_checkpoint(self.path / WEIGHTS_FILE, self.policy.state_dict(), {})
         (self.path / ROBOT_FILE).write_text(self.robot.dump())
-        text = yaml.safe_dump(self.file.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
+        text = yaml.safe_dump(
+            self.file.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110
+        )
         (self.path / POLICY_FILE).write_text(text)
 
     @classmethod
@@ -98,7 +100,9 @@ class RunFolder:
         """
         path = Path(path)
         if not path.is_dir():
-            raise RunFolderError(f"run folder {path} does not exist; make one with 'ros2 run atk_policy select'")
+            raise RunFolderError(
+                f"run folder {path} does not exist; make one with 'ros2 run atk_policy select'"
+            )
         file = _load_policy_file(path / POLICY_FILE)
         try:
             keypoint_set = KeypointSet.load(path)

@@ -57,7 +57,9 @@ class SafetyLimits:
             ValueError: a scale outside (0, 1].
         """
         if not 0.0 < velocity_scale <= 1.0:
-            raise ValueError(f"velocity_scale is {velocity_scale}; give a share of the robot's limit in (0, 1]")
+            raise ValueError(
+                f"velocity_scale is {velocity_scale}; give a share of the robot's limit in (0, 1]"
+            )
         deadlines = robot.deadlines_s
         return cls(
             robot.action_min,
@@ -161,10 +163,10 @@ def judge(
     if not np.isfinite(previous).all():
         raise ValueError(f"the position to hold is not finite: {previous.tolist()}")
     cause = violation(limits, evidence, previous)
-    if not cause and wanted is None:
-        cause = "no_action"
-    elif not cause and not np.isfinite(wanted).all():
-        cause = "action_not_finite"
-    if cause or wanted is None:
+    if cause:
         return Verdict(previous, cause)
+    if wanted is None:
+        return Verdict(previous, "no_action")
+    if not np.isfinite(wanted).all():
+        return Verdict(previous, "action_not_finite")
     return Verdict(clamp(limits, wanted, previous, period_s), "")

@@ -7,11 +7,11 @@ import json
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from atk_perception.frames import BagError, JointStateError
 from atk_perception.image_codec import ImageFormatError
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
-from tqdm import tqdm
-
 from atk_policy.demonstrations import DemonstrationError, find_bags
 from atk_policy.run_folder import REPORT_FOLDER, ROBOT_FILE
 from atk_policy.selection import STAGES, SelectionConfig, SelectionError, select_keypoints
@@ -52,17 +52,24 @@ settings (--config, YAML; only what differs from the defaults, which are meant t
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="select", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="select",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("demonstrations", nargs="+", type=Path, help="rosbag2 folders, or folders of them")
     parser.add_argument("--output", type=Path, required=True, help="run folder to write")
     parser.add_argument(
-        "--robot", type=Path, help="robot description (default: robot.yaml recorded beside the first demonstration)"
+        "--robot",
+        type=Path,
+        help="robot description (default: robot.yaml recorded beside the first demonstration)",
     )
     parser.add_argument("--config", type=Path, help="settings (YAML) that differ from the defaults")
     parser.add_argument("--name", help="name of the keypoint set (default: the output folder's name)")
     parser.add_argument("--workers", type=int, default=2, help="processes that track (default: %(default)s)")
-    parser.add_argument("--restart", action="store_true", help="train anew instead of continuing (tracks stay cached)")
+    parser.add_argument(
+        "--restart", action="store_true", help="train anew instead of continuing (tracks stay cached)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -94,7 +101,9 @@ class Bars:
             self.close()
             self._stage = stage
             title = f"{STAGES.index(stage) + 1}/{len(STAGES)} {stage:<7}"
-            self._bar = tqdm(total=1.0, desc=title, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} {postfix}")
+            self._bar = tqdm(
+                total=1.0, desc=title, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} {postfix}"
+            )
         assert self._bar is not None
         self._bar.set_postfix_str(detail, refresh=False)
         self._bar.update(fraction - self._bar.n)

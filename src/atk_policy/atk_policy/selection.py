@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from atk_perception.candidates import sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from atk_policy.demonstrations import (
     Demonstration,
     Trackability,
@@ -40,8 +40,8 @@ from atk_policy.demonstrations import (
 )
 from atk_policy.distillation import (
     AugmentationConfig,
-    Distilled,
     DistillationHistory,
+    Distilled,
     PolicyConfig,
     StageConfig,
     TrainingData,
@@ -294,7 +294,7 @@ def focused_candidates(
 
     def on_moved(uv_px: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         column, row = np.rint(uv_px).astype(int).T
-        return moved[row, column]
+        return np.asarray(moved[row, column])
 
     wanted = round(config.focus * config.count)
     # Dense enough that the moved part alone yields what is wanted, within reason.

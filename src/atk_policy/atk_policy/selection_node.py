@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from atk_perception.managed_node import ERROR, OK, ManagedNode, run_node
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 
 from atk_interfaces.action import SelectKeypoints
+from atk_perception.managed_node import ERROR, OK, ManagedNode, run_node
 from atk_policy.select_command import USER_ERRORS, robot_of
 from atk_policy.selection import SelectionConfig, select_keypoints
 
@@ -60,7 +60,9 @@ class SelectionNode(ManagedNode):
             if goal.is_cancel_requested or self._ending.is_set():
                 raise SelectionCancelled("cancelled; the same request with resume continues")
             self.set_diagnostic(OK, f"{stage} {fraction:.0%}", detail=detail)
-            goal.publish_feedback(SelectKeypoints.Feedback(stage=stage, progress=float(fraction), detail=detail))
+            goal.publish_feedback(
+                SelectKeypoints.Feedback(stage=stage, progress=float(fraction), detail=detail)
+            )
 
         request = goal.request
         result = SelectKeypoints.Result(run_folder=request.run_folder)

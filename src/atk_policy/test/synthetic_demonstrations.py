@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from atk_policy.demonstrations import Demonstration
 
 JOINTS = 7
@@ -67,7 +68,9 @@ def make_demonstrations(
         uv[:, kind == OBJECT] += (object_track - object_px)[:, None]
         uv[:, kind == TARGET] += at_target - target_px
         noise = kind == NOISE
-        uv[:, noise] += np.cumsum(rng.normal(0, 6, (steps, noise.sum(), 2)), axis=0) + rng.normal(0, 40, (noise.sum(), 2))
+        uv[:, noise] += np.cumsum(rng.normal(0, 6, (steps, noise.sum(), 2)), axis=0) + rng.normal(
+            0, 40, (noise.sum(), 2)
+        )
         flicker = kind == FLICKER
         uv[:, flicker] += (object_track - object_px)[:, None] + rng.normal(0, 60, (1, flicker.sum(), 2))
         uv += rng.normal(0, 0.5, uv.shape)

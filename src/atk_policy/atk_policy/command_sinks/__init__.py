@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from atk_perception.robot_description import RobotDescription
-
 from atk_policy.command_sinks.forward_position import ForwardPositionSink
 from atk_policy.command_sinks.joint_trajectory import JointTrajectorySink
 from atk_policy.command_sinks.protocol import CommandSink
@@ -23,5 +22,7 @@ def make_command_sink(robot: RobotDescription) -> CommandSink:
         ValueError: no such sink.
     """
     if robot.command_sink not in COMMAND_SINKS:
-        raise ValueError(f"unknown command sink '{robot.command_sink}'; known: {', '.join(sorted(COMMAND_SINKS))}")
+        raise ValueError(
+            f"unknown command sink '{robot.command_sink}'; known: {', '.join(sorted(COMMAND_SINKS))}"
+        )
     return COMMAND_SINKS[robot.command_sink](robot)

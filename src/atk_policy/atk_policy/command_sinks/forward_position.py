@@ -6,9 +6,9 @@ import array
 from collections.abc import Sequence
 from typing import Any
 
-from atk_perception.robot_description import RobotDescription
 from std_msgs.msg import Float64MultiArray
 
+from atk_perception.robot_description import RobotDescription
 from atk_policy.command_sinks.protocol import Channel, FloatArray
 
 

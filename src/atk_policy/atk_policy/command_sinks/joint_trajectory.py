@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from atk_perception.robot_description import RobotDescription
 from builtin_interfaces.msg import Duration
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from atk_perception.robot_description import RobotDescription
 from atk_policy.command_sinks.protocol import Channel, FloatArray
 
 

@@ -54,7 +54,7 @@ class MlpPolicy(Policy):
         robot = (seen.robot - self.robot_mean) / self.robot_scale
         features = torch.cat([points.flatten(-3), robot.flatten(-2)], dim=-1)
         chunk: Tensor = self.head(self.trunk(functional.silu(self.embed(features))))
-        return chunk.unflatten(-1, (self.horizon, self.joints + 1))
+        return chunk.reshape(*chunk.shape[:-1], self.horizon, self.joints + 1)
 
     def negative_log_likelihood(self, seen: PolicyInput, action: Tensor) -> Tensor:
         """See `Policy`; the constant log 2 is left out."""
