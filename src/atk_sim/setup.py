@@ -22,5 +22,12 @@ setup(
     maintainer_email="maintainers@atk-ros2.dev",
     description="A simulated robot behind the real robot's topics.",
     license="Apache-2.0",
-    entry_points={"console_scripts": []},
+    entry_points={
+        "console_scripts": [
+            "sim_robot_node = atk_sim.sim_robot_node:main",
+            "demo = atk_sim.demo:main",
+            "expert = atk_sim.expert_benchmark:main",
+            "latency_benchmark = atk_sim.latency_benchmark_node:main",
+        ]
+    },
 )

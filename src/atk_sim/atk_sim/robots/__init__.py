@@ -1,0 +1,1 @@
+"""Robot models, one a file."""

@@ -1,0 +1,431 @@
+"""The simulated robot behind the real robot's topics.
+
+In lock-step (the default) simulated time passes only when everyone has done their part: at each camera
+period the clock and the joint states go out first, then the image, then the node waits for the command
+that answers it. A slow machine changes nothing but the wall time. Without a policy in the graph, or with
+`lockstep` off, it runs paced by the wall clock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from atk_interfaces.msg import EpisodeStatus, PolicyStatus
+from atk_interfaces.srv import ResetEpisode
+from atk_perception.frames import stamp_ns_of
+from atk_perception.image_codec import fill_depth_message, fill_png_message, fill_rgb_message
+from atk_perception.managed_node import OK, WARN, ManagedNode, run_node
+from atk_perception.robot_description import RobotDescription
+from atk_sim.camera import FloatArray
+from atk_sim.graph import robot_file
+from atk_sim.robots.panda import FINGER_JOINTS
+from atk_sim.simulation import Simulation
+
+JOINT_STATES_HZ = 100.0
+IDLE_CLOCK_PERIOD_S = 0.05
+ANSWER_TIMEOUT_S = 5.0  # of wall time; the first image of a scene may take a second to transfer
+RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+EXPERT, TOPICS = "expert", "topics"
+# Simulated time begins here: stamp 0 means "no stamp" to many ROS tools.
+START_NS = 1_000_000_000
+
+
+class SimRobotNode(ManagedNode):
+    """MuJoCo world, camera and controllers as one node."""
+
+    def __init__(self) -> None:
+        super().__init__("sim")
+        self.declare("robot", str(robot_file("sim_panda")), "robot description file (YAML)", read_only=True)
+        self.declare("task", "sushi", "task of the first episode")
+        self.declare("disturbance", "RP", "disturbance of the first episode: RP, RB, RO or Light")
+        self.declare("seed", 0, "seed of the first episode", minimum=0, maximum=2**31)
+        self.declare("driver", TOPICS, "who commands: 'expert' (scripted) or 'topics'")
+        self.declare("wait_for_reset", False, "begin the first episode only when sim/reset is called")
+        self.declare(
+            "lockstep", True, "let simulated time wait for the policy's answer to every image", read_only=True
+        )
+        self.declare(
+            "real_time_factor",
+            1.0,
+            "pace where nobody is waited for; 0: as fast as possible",
+            minimum=0.0,
+            maximum=100.0,
+        )
+        self.declare(
+            "servo_noise", 0.0, "strength of an unknown disturbance at the servos", minimum=0.0, maximum=10.0
+        )
+        self._news = threading.Condition()
+
+    # -- lifecycle ---------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Read the robot description, offer topics and the reset service."""
+        self._robot = robot = RobotDescription.load(self.parameter("robot"))
+        self._simulation: Simulation | None = None
+        self._time_ns = START_NS
+        self._driver = self.parameter("driver")
+        self._running = False
+        self._fresh_arm: FloatArray | None = None
+        self._fresh_gripper: float | None = None
+        self._trajectory: tuple[int, FloatArray, FloatArray] | None = None
+        self._answer: PolicyStatus | None = None
+        self._action = np.append(robot.home_rad, robot.gripper.max_m)
+        camera, topics = robot.camera, robot.topics
+        self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
+        self._joints_publisher = self.create_publisher(JointState, topics.joint_states, 50)
+        self._image_publisher = self.create_publisher(Image, camera.image_topic, RELIABLE)
+        self._png_publisher = self.create_publisher(
+            CompressedImage, f"{camera.image_topic}/compressed", RELIABLE
+        )
+        depth_topic = f"{camera.image_topic.rsplit('/', 1)[0]}/depth/image_raw"
+        self._depth_publisher = self.create_publisher(Image, depth_topic, RELIABLE)
+        self._info_publisher = self.create_publisher(CameraInfo, camera.camera_info_topic, RELIABLE)
+        self._episode_publisher = self.create_publisher(EpisodeStatus, "sim/episode", RELIABLE)
+        self._arm_publisher = self.create_publisher(Float64MultiArray, topics.command, 10)
+        self._gripper_publisher = self.create_publisher(Float64MultiArray, topics.gripper_command, 10)
+        # Commands arrive while the simulation thread waits for them.
+        group = MutuallyExclusiveCallbackGroup()
+        self._inputs = [
+            self.create_subscription(kind, topic, callback, 10, callback_group=group)
+            for kind, topic, callback in (
+                (Float64MultiArray, "forward_position_controller/commands", self._on_arm),
+                (Float64MultiArray, "gripper_position_controller/commands", self._on_gripper),
+                (JointTrajectory, "joint_trajectory_controller/joint_trajectory", self._on_trajectory),
+                (PolicyStatus, "policy/status", self._on_policy_status),
+            )
+        ]
+        self._reset_service = self.create_service(
+            ResetEpisode, "sim/reset", self._on_reset, callback_group=ReentrantCallbackGroup()
+        )
+
+    def activate(self) -> None:
+        """Begin to simulate, in a thread that owns physics and graphics."""
+        self._stop = threading.Event()
+        self._requests: list[tuple[ResetEpisode.Request, ResetEpisode.Response, threading.Event]] = []
+        if not self.parameter("wait_for_reset"):
+            first = ResetEpisode.Request(
+                task=self.parameter("task"),
+                disturbance=self.parameter("disturbance"),
+                seed=self.parameter("seed"),
+            )
+            self._requests.append((first, ResetEpisode.Response(), threading.Event()))
+        self._thread = threading.Thread(target=self._simulate, name="simulation")
+        self._thread.start()
+        self.get_logger().info("ready; start an episode with the service sim/reset")
+
+    def deactivate(self) -> None:
+        """Stop simulating."""
+        self._stop.set()
+        with self._news:
+            self._news.notify_all()
+        self._thread.join()
+
+    def cleanup(self) -> None:
+        """Withdraw the interfaces."""
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self.destroy_service(self._reset_service)
+
+    # -- what arrives ------------------------------------------------------------------------------
+
+    def _accept(self, what: str, values: Any, count: int) -> FloatArray | None:
+        """What ros2_control's forward controllers do with a command that they cannot use: say so, ignore it."""
+        array = np.asarray(values, dtype=np.float64)
+        if array.shape != (count,) or not np.isfinite(array).all():
+            self.get_logger().error(
+                f"ignored a {what} command {array.tolist()}; expected {count} finite values",
+                throttle_duration_sec=2.0,
+            )
+            return None
+        return array
+
+    def _on_arm(self, message: Float64MultiArray) -> None:
+        values = self._accept("joint position", message.data, self._robot.joint_count)
+        if values is not None:
+            with self._news:
+                self._fresh_arm, self._trajectory = values, None
+                self._news.notify_all()
+
+    def _on_gripper(self, message: Float64MultiArray) -> None:
+        values = self._accept("gripper", message.data, 1)
+        if values is not None:
+            with self._news:
+                self._fresh_gripper = float(values[0])
+                self._news.notify_all()
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        """A new trajectory replaces the old one, as joint_trajectory_controller does."""
+        names = list(message.joint_names)
+        missing = [name for name in self._robot.joints.names if name not in names]
+        if missing or not message.points:
+            self.get_logger().error(
+                f"ignored a trajectory of {len(message.points)} points for {names}; it lacks {missing}"
+            )
+            return
+        order = [names.index(name) for name in self._robot.joints.names]
+        offsets_ns = np.array(
+            [p.time_from_start.sec * 10**9 + p.time_from_start.nanosec for p in message.points]
+        )
+        positions = [np.asarray(p.positions, dtype=np.float64) for p in message.points]
+        usable = all(p.shape == (len(names),) and np.isfinite(p).all() for p in positions)
+        if not usable or (np.diff(offsets_ns) <= 0).any() or offsets_ns[0] < 0:
+            self.get_logger().error(
+                "ignored a trajectory: positions must be finite and times strictly increasing"
+            )
+            return
+        with self._news:
+            start_ns = stamp_ns_of(message) or self._time_ns
+            self._trajectory = (start_ns, offsets_ns.astype(np.float64), np.array(positions)[:, order])
+            self._fresh_arm = None
+            self._news.notify_all()
+
+    def _on_policy_status(self, message: PolicyStatus) -> None:
+        with self._news:
+            self._answer = message
+            self._news.notify_all()
+
+    def _on_reset(
+        self, request: ResetEpisode.Request, response: ResetEpisode.Response
+    ) -> ResetEpisode.Response:
+        finished = threading.Event()
+        with self._news:
+            self._requests.append((request, response, finished))
+            self._news.notify_all()
+        if not finished.wait(timeout=60.0):
+            response.success, response.message = False, "the simulation did not answer within 60 s"
+        return response
+
+    # -- the simulation thread ---------------------------------------------------------------------
+
+    def _simulate(self) -> None:
+        """Everything that touches MuJoCo happens here: a graphics context belongs to one thread."""
+        self._simulation = Simulation(self._robot, self.parameter("servo_noise"))
+        try:
+            while not self._stop.is_set():
+                self._take_reset()
+                if not self._running:
+                    self._publish_clock()
+                    with self._news:
+                        if not self._requests:
+                            self._news.wait(IDLE_CLOCK_PERIOD_S)
+                    continue
+                self._period()
+        except Exception as error:  # a thread would die unnoticed
+            self.get_logger().fatal(f"the simulation failed: {error!r}")
+            raise
+        finally:
+            self._simulation.close()
+
+    def _take_reset(self) -> None:
+        with self._news:
+            if not self._requests:
+                return
+            request, response, finished = self._requests.pop(0)
+        assert self._simulation is not None
+        try:
+            driver = request.driver or self._driver
+            if driver not in (EXPERT, TOPICS):
+                raise ValueError(f"unknown driver '{driver}'; known: {EXPERT}, {TOPICS}")
+            task = request.task or getattr(self._simulation, "task", self.parameter("task"))
+            disturbance = request.disturbance or getattr(
+                self._simulation, "disturbance", self.parameter("disturbance")
+            )
+            self._simulation.reset(task, disturbance, int(request.seed))
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+            self.get_logger().error(str(error))
+        else:
+            self._driver, self._running = driver, True
+            self._action = self._simulation.measured()
+            with self._news:
+                self._fresh_arm = self._fresh_gripper = self._trajectory = None
+            response.success = True
+            response.message = f"{task}, {disturbance}, seed {request.seed}, driven by {driver}"
+            response.stamp = _time(self._time_ns)
+            self.set_diagnostic(OK, response.message)
+        finished.set()
+
+    def _period(self) -> None:
+        """One camera period: publish, be commanded, let physics run."""
+        assert self._simulation is not None
+        simulation, stamp_ns = self._simulation, self._time_ns
+        started = time.monotonic()
+        self._publish_state()
+        self._publish_images(stamp_ns)
+        if self._driver == EXPERT:
+            self._publish_command(simulation.expert_command())
+            self._await_command()
+        elif self.parameter("lockstep") and self._policies() > 0:
+            self._await_answer(stamp_ns)
+        self._publish_episode(stamp_ns)
+        if simulation.done:
+            self._running = False
+            self.get_logger().info(
+                f"seed {simulation.seed}: {'success' if simulation.succeeded else 'failure'}"
+            )
+            return
+        period_ns = round(1e9 / self._robot.camera.rate_hz)
+        ticks = max(1, round(JOINT_STATES_HZ / self._robot.camera.rate_hz))
+        for tick in range(1, ticks + 1):
+            self._act()
+            simulation.advance(period_ns / ticks / 1e9)
+            self._time_ns = stamp_ns + tick * period_ns // ticks
+            if tick < ticks:
+                self._publish_state()
+        simulation.end_period()
+        if not self._waits():
+            self._pace(started, period_ns / 1e9)
+
+    def _policies(self) -> int:
+        return int(self.count_publishers("policy/status"))
+
+    def _waits(self) -> bool:
+        return bool(self.parameter("lockstep")) and (self._driver == EXPERT or self._policies() > 0)
+
+    def _pace(self, started: float, period_s: float) -> None:
+        factor = self.parameter("real_time_factor")
+        if factor > 0.0:
+            self._stop.wait(max(0.0, started + period_s / factor - time.monotonic()))
+
+    def _act(self) -> None:
+        """Take the newest commands; between them the last one holds, as a position controller would."""
+        assert self._simulation is not None
+        with self._news:
+            if self._fresh_arm is not None:
+                self._action[:-1] = self._fresh_arm
+            if self._fresh_gripper is not None:
+                self._action[-1] = self._fresh_gripper
+            if self._trajectory is not None:
+                start_ns, offsets_ns, positions = self._trajectory
+                # The first point is reached from where the command was; np.interp holds the last one.
+                elapsed_ns = self._time_ns - start_ns
+                for joint in range(self._robot.joint_count):
+                    self._action[joint] = np.interp(elapsed_ns, offsets_ns, positions[:, joint])
+        self._simulation.command(self._action)
+
+    def _await_command(self) -> None:
+        """Until the expert's own command has come back over DDS, as any robot would get it."""
+        with self._news:
+            ready = self._news.wait_for(
+                lambda: (self._fresh_arm is not None and self._fresh_gripper is not None)
+                or self._stop.is_set(),
+                ANSWER_TIMEOUT_S,
+            )
+        if not ready:
+            self.get_logger().warning(
+                "the expert's command did not arrive; holding", throttle_duration_sec=5.0
+            )
+
+    def _await_answer(self, stamp_ns: int) -> None:
+        """Until the policy has answered the image of `stamp_ns`, and its command has arrived."""
+
+        def answered() -> bool:
+            if self._stop.is_set() or self._requests:
+                return True
+            answer = self._answer
+            if answer is None or stamp_ns_of(answer) < stamp_ns:
+                return False
+            if not len(answer.command) or self._trajectory is not None:
+                return True
+            arm, gripper = np.array(answer.command[:-1]), float(answer.command[-1])
+            return (
+                self._fresh_arm is not None
+                and np.array_equal(self._fresh_arm, arm)
+                and self._fresh_gripper is not None
+                and self._fresh_gripper == gripper
+            )
+
+        with self._news:
+            ready = self._news.wait_for(answered, ANSWER_TIMEOUT_S)
+        if not ready:
+            message = f"no answer to the image at {stamp_ns / 1e9:.3f} s within {ANSWER_TIMEOUT_S:.0f} s; going on, holding"
+            self.get_logger().warning(message)
+            self.set_diagnostic(WARN, message)
+
+    # -- what is published -------------------------------------------------------------------------
+
+    def _publish_clock(self) -> None:
+        self._clock_publisher.publish(Clock(clock=_time(self._time_ns)))
+
+    def _publish_state(self) -> None:
+        assert self._simulation is not None
+        self._publish_clock()
+        measured = self._simulation.measured()
+        finger_m = float(measured[-1]) / self._robot.gripper.opening_per_joint_m
+        message = JointState(name=[*self._robot.joints.names, *FINGER_JOINTS])
+        message.header.stamp = _time(self._time_ns)
+        message.position = [*measured[:-1].tolist(), finger_m, finger_m]
+        self._joints_publisher.publish(message)
+
+    def _publish_images(self, stamp_ns: int) -> None:
+        assert self._simulation is not None
+        simulation, camera = self._simulation, self._robot.camera
+        image = simulation.rgb()
+
+        def stamped(message: Any) -> Any:
+            message.header.stamp, message.header.frame_id = _time(stamp_ns), camera.frame_id
+            return message
+
+        self._info_publisher.publish(stamped(self._camera_info()))
+        if self._image_publisher.get_subscription_count():
+            self._image_publisher.publish(stamped(fill_rgb_message(Image(), image)))
+        if self._png_publisher.get_subscription_count():
+            self._png_publisher.publish(stamped(fill_png_message(CompressedImage(), image)))
+        if self._depth_publisher.get_subscription_count():
+            self._depth_publisher.publish(stamped(fill_depth_message(Image(), simulation.depth())))
+
+    def _camera_info(self) -> CameraInfo:
+        assert self._simulation is not None
+        camera = self._robot.camera
+        K = self._simulation.world.task.camera.intrinsics(camera.width, camera.height)
+        P = np.hstack([K, np.zeros((3, 1))])
+        return CameraInfo(
+            width=camera.width,
+            height=camera.height,
+            distortion_model="plumb_bob",
+            d=[0.0] * 5,
+            k=K.ravel().tolist(),
+            r=np.eye(3).ravel().tolist(),
+            p=P.ravel().tolist(),
+        )
+
+    def _publish_command(self, action: FloatArray) -> None:
+        with self._news:
+            self._fresh_arm = self._fresh_gripper = None
+        self._arm_publisher.publish(Float64MultiArray(data=action[:-1].tolist()))
+        self._gripper_publisher.publish(Float64MultiArray(data=[float(action[-1])]))
+
+    def _publish_episode(self, stamp_ns: int) -> None:
+        assert self._simulation is not None
+        simulation = self._simulation
+        message = EpisodeStatus(
+            task=simulation.task,
+            disturbance=simulation.disturbance,
+            seed=simulation.seed,
+            step=simulation.steps,
+            max_steps=simulation.max_steps,
+            success=simulation.succeeded,
+            done=simulation.done,
+        )
+        message.header.stamp = _time(stamp_ns)
+        self._episode_publisher.publish(message)
+
+
+def _time(stamp_ns: int) -> Time:
+    return Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+
+
+def main() -> None:
+    """Console entry."""
+    run_node(SimRobotNode)

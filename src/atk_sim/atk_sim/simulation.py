@@ -1,0 +1,133 @@
+"""An episode in one process: reset, observe, step. The node and the fast benchmarks share it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atk_perception.image_codec import DepthImage, RgbImage
+from atk_perception.robot_description import RobotDescription
+from atk_sim.camera import FloatArray
+from atk_sim.disturbances import check_disturbance
+from atk_sim.experts import Expert
+from atk_sim.scene import stream
+from atk_sim.tasks import make_task
+from atk_sim.world import CameraRenderer, World
+
+# Success must last this long before the episode is done: nothing may roll off again.
+SUCCESS_HOLD_S = 0.4
+# Servo noise of 1: a slow random walk of half a hundredth of a radian, some 4 mm at the hand.
+SERVO_NOISE_RAD = 0.004
+SERVO_NOISE_MEMORY = 0.93
+
+
+class Simulation:
+    """A simulated robot with its camera, in lock-step: time passes only in `step`.
+
+    Args:
+        robot: camera size and rates, home, joint limits.
+        servo_noise: strength of a disturbance between command and servo, unknown to who commands
+            (as DART, Laskey et al. 2017): demonstrations then hold recoveries. 0 for none.
+        render: whether images will be asked for; without, no graphics is needed.
+    """
+
+    def __init__(self, robot: RobotDescription, servo_noise: float = 0.0, *, render: bool = True) -> None:
+        self.robot = robot
+        self.servo_noise = servo_noise
+        self._renderer = CameraRenderer(robot.camera.width, robot.camera.height) if render else None
+        self._expert = Expert(robot)
+        self._world: World | None = None
+
+    def reset(self, task: str, disturbance: str, seed: int) -> None:
+        """Begin an episode; the same arguments give the same episode.
+
+        Raises:
+            ValueError: unknown task or disturbance.
+        """
+        check_disturbance(disturbance)
+        chosen = make_task(task)
+        self._world = World(self.robot, chosen, disturbance, seed)
+        if self._renderer is not None:
+            self._renderer.show(self._world)
+        self.task, self.disturbance, self.seed = task, disturbance, seed
+        self.max_steps = round(chosen.max_duration_s * self.robot.camera.rate_hz)
+        self._noise_rng = stream(seed, "servo")
+        self._noise_rad = np.zeros(self.robot.joint_count)
+        self._command = self.world.measured()
+        self.steps = 0
+        self.succeeded = False
+        self._success_s = 0.0
+
+    @property
+    def world(self) -> World:
+        """The present episode's world."""
+        if self._world is None:
+            raise RuntimeError("no episode yet; call reset first")
+        return self._world
+
+    @property
+    def done(self) -> bool:
+        """Success held, or the time is over."""
+        return self.succeeded or self.steps >= self.max_steps
+
+    def measured(self) -> FloatArray:
+        """(J + 1,) joint positions [rad] and gripper opening [m]."""
+        return self.world.measured()
+
+    def rgb(self) -> RgbImage:
+        """(H, W, 3) uint8 camera image of this instant."""
+        return self.renderer.rgb()
+
+    def depth(self) -> DepthImage:
+        """(H, W) float32 depth [m] of this instant."""
+        return self.renderer.depth()
+
+    @property
+    def renderer(self) -> CameraRenderer:
+        """The camera."""
+        if self._renderer is None:
+            raise RuntimeError("this simulation was made with render=False")
+        return self._renderer
+
+    def expert_command(self) -> FloatArray:
+        """(J + 1,) what the scripted expert commands in this state."""
+        measured = self.measured()
+        world = self.world
+        goal = world.task.expert_goal(world.model, world.data, float(measured[-1]))
+        return self._expert.command(measured[:-1], float(measured[-1]), goal)
+
+    def command(self, action: FloatArray) -> None:
+        """(J + 1,) in effect from now on; it stays until the next."""
+        self._command = np.asarray(action, dtype=np.float64)
+        self._send_to_servos()
+
+    def _send_to_servos(self) -> None:
+        noisy = self._command.copy()
+        noisy[:-1] += self._noise_rad
+        self.world.command(noisy)
+
+    def advance(self, seconds: float) -> None:
+        """Let physics run."""
+        self.world.step(seconds)
+
+    def end_period(self) -> None:
+        """Close a camera period: count it, judge success, draw the next servo noise."""
+        period_s = 1.0 / self.robot.camera.rate_hz
+        self.steps += 1
+        self._success_s = self._success_s + period_s if self.world.success() else 0.0
+        self.succeeded = self.succeeded or self._success_s >= SUCCESS_HOLD_S
+        if self.servo_noise:
+            fresh = self._noise_rng.normal(0.0, self.servo_noise * SERVO_NOISE_RAD, self._noise_rad.shape)
+            keep = SERVO_NOISE_MEMORY
+            self._noise_rad = keep * self._noise_rad + np.sqrt(1 - keep**2) * fresh
+            self._send_to_servos()
+
+    def step(self, action: FloatArray) -> None:
+        """One camera period under `action`."""
+        self.command(action)
+        self.advance(1.0 / self.robot.camera.rate_hz)
+        self.end_period()
+
+    def close(self) -> None:
+        """Release the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()

@@ -1,0 +1,19 @@
+"""Tasks by name: the one place where a name becomes a task."""
+
+from __future__ import annotations
+
+from atk_sim.tasks.protocol import Task
+from atk_sim.tasks.sushi import SushiPickAndPlace
+
+TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(),)}
+
+
+def make_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those that there are.
+    """
+    if name not in TASKS:
+        raise ValueError(f"unknown task '{name}'; known: {', '.join(sorted(TASKS))}")
+    return TASKS[name]
