@@ -342,6 +342,8 @@ class _Run:
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(objective)
         self._optimiser.step()
+        if self.mask is not None:
+            self.mask.limit()
         self.step += 1
         # Early on the running mean must not remember the initial weights.
         keep = min(stage.ema, (1 + self.step) / (10 + self.step))

@@ -36,6 +36,12 @@ def straight_through_bernoulli(logits: Tensor, temperature: float, uniform: Tens
     return hard + (soft - soft.detach())
 
 
+# Above this a draw is hardly ever 0 and the penalty has no gradient: a point taken for sure early on
+# would stay, however superfluous others make it. Below -6 a point is drawn once in 400 times, so that
+# even hundreds of dropped candidates do not disturb the policy.
+PHI_MIN, PHI_MAX = -6.0, 3.0
+
+
 class KeypointMask(nn.Module):
     """Learnable mask over C candidates.
 
@@ -66,6 +72,11 @@ class KeypointMask(nn.Module):
         The expectation is used in place of a draw of it: the same objective with less variance.
         """
         return torch.sigmoid(self.phi).sum()
+
+    @torch.no_grad()
+    def limit(self) -> None:
+        """Keep every phi within [PHI_MIN, PHI_MAX]. Call after each step."""
+        self.phi.clamp_(PHI_MIN, PHI_MAX)
 
     @torch.no_grad()
     def retention(self) -> Tensor:

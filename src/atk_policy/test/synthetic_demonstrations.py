@@ -72,7 +72,7 @@ def make_demonstrations(
             0, 40, (noise.sum(), 2)
         )
         flicker = kind == FLICKER
-        uv[:, flicker] += (object_track - object_px)[:, None] + rng.normal(0, 60, (1, flicker.sum(), 2))
+        uv[:, flicker] += rng.normal(0, 60, (steps, flicker.sum(), 2))
         uv += rng.normal(0, 0.5, uv.shape)
         visible = rng.random((steps, candidates)) < np.where(flicker, 0.05, 0.97)
         demonstrations.append(
