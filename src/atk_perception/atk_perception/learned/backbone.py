@@ -1,0 +1,84 @@
+"""Images to feature maps, and pixels of the image to pixels of the network: defined here once for matcher and tracker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atk_perception.learned.network import PointNetwork, channels_last
+from atk_perception.learned.weights import PACKAGED, load_network
+
+# Images of any size are brought to this width; the network was trained at 320x240.
+NETWORK_WIDTH = 320
+# Strides of the encoder go down to 16.
+MULTIPLE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """What the network makes of one image.
+
+    Attributes:
+        features: (1, 64, h, w) unit descriptors.
+        scale: network pixels per image pixel.
+    """
+
+    features: Tensor
+    scale: float
+
+    def to_network(self, uv_px: NDArray[np.float32]) -> Tensor:
+        """(N, 2) pixels of the image -> (1, N, 2) pixels of the network."""
+        return torch.from_numpy(
+            ((np.asarray(uv_px, np.float32) + 0.5) * self.scale - 0.5).astype(np.float32)
+        )[None]
+
+    def to_image(self, uv_px: Tensor) -> NDArray[np.float32]:
+        """(1, N, 2) pixels of the network -> (N, 2) pixels of the image."""
+        return np.asarray((uv_px[0].numpy() + 0.5) / self.scale - 0.5, np.float32)
+
+
+class Backbone:
+    """The network and how images go into it."""
+
+    def __init__(self, network: PointNetwork) -> None:
+        self.network = channels_last(network).eval()
+
+    @torch.inference_mode()
+    def __call__(self, image_rgb: NDArray[np.uint8]) -> FeatureMap:
+        """Feature map of an (H, W, 3) uint8 image.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
+            raise ValueError(
+                f"expected an (H, W, 3) uint8 RGB image, got {image_rgb.shape} {image_rgb.dtype}"
+            )
+        scale = NETWORK_WIDTH / image_rgb.shape[1]
+        height = max(MULTIPLE, round(image_rgb.shape[0] * scale))
+        smaller = cv2.resize(
+            image_rgb,
+            (NETWORK_WIDTH, height),
+            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
+        )
+        # Rows are repeated, not stretched: pixels stay where they are.
+        padded = cv2.copyMakeBorder(smaller, 0, -height % MULTIPLE, 0, 0, cv2.BORDER_REPLICATE)
+        image = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255.0
+        return FeatureMap(self.network.encode(image.contiguous(memory_format=torch.channels_last)), scale)
+
+
+@lru_cache(maxsize=2)
+def load_backbone(path: Path = PACKAGED) -> Backbone:
+    """The backbone with the weights at `path`; matcher and tracker of a process share one.
+
+    Raises:
+        WeightsError: see `load_network`.
+    """
+    return Backbone(load_network(path))

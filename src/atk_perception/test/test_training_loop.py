@@ -1,0 +1,111 @@
+"""Training learns, saves all that it needs to go on, and goes on from there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atk_perception.learned.weights import load_network
+from atk_perception.training.clip import save_clip
+from atk_perception.training.planar import planar_clip
+from atk_perception.training.train import (
+    Trainer,
+    TrainingParameters,
+    cell_loss,
+    clip_files,
+    clip_loss,
+    draw_batch,
+    pair_loss,
+)
+
+SMALL = TrainingParameters(
+    pair_minutes=0.01,
+    clip_minutes=0.01,
+    pair_batch=2,
+    clip_batch=1,
+    clip_frames=2,
+    points=8,
+    iterations=2,
+    crop_width=96,
+    crop_height=64,
+    threads=1,
+)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for seed in range(2):
+        save_clip(folder / f"planar_{seed:06d}.npz", planar_clip(seed, 4, 120, 160, points=16))
+    return folder
+
+
+def test_draws_are_repeatable_and_their_points_are_on_the_template(clips: Path) -> None:
+    for pairs in (True, False):
+        first, again = (
+            draw_batch(clip_files(clips), np.random.default_rng(3), SMALL, pairs=pairs) for _ in range(2)
+        )
+        assert torch.equal(first.frames, again.frames)
+        assert first.frames.shape[1:] == (2 if pairs else 3, 3, 64, 96)
+        assert first.visible[:, :, 0].all()
+        inside = (first.uv_px[:, :, 0] >= 0) & (first.uv_px[:, :, 0] <= torch.tensor([95.0, 63.0]))
+        assert inside.all()
+
+
+def test_the_cell_loss_is_least_where_the_truth_is() -> None:
+    truth = torch.tensor([[[10.0, 6.0]]])
+    cells = torch.stack(torch.meshgrid(torch.arange(8), torch.arange(12), indexing="ij"), dim=-1).reshape(
+        -1, 2
+    )
+    distance = (4.0 * cells.flip(1) - truth[0]).norm(dim=1)
+    seen = torch.ones(1, 1, dtype=torch.bool)
+
+    def loss(scores: torch.Tensor) -> float:
+        return float(cell_loss(torch.log_softmax(scores, 0)[None, None], truth, seen, (8, 12)))
+
+    assert loss(-distance) < loss(torch.zeros(96)) < loss(distance)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_a_few_steps_on_one_batch_lower_the_loss(clips: Path, tmp_path: Path, pairs: bool) -> None:
+    trainer = Trainer(tmp_path, SMALL)
+    batch = draw_batch(clip_files(clips), np.random.default_rng(0), SMALL, pairs=pairs)
+    losses = []
+    for _ in range(8):
+        terms = pair_loss(trainer.network, batch) if pairs else clip_loss(trainer.network, batch, SMALL, True)
+        trainer.optimiser.zero_grad()
+        torch.autograd.backward(terms["loss"])
+        trainer.optimiser.step()
+        losses.append(float(terms["loss"].detach()))
+    assert min(losses[-3:]) < 0.9 * losses[0]
+
+
+def test_a_run_goes_through_both_stages_and_leaves_weights(clips: Path, tmp_path: Path) -> None:
+    Trainer(tmp_path, SMALL).run(clips)
+    about = json.loads((tmp_path / "checkpoint.json").read_text())
+    assert about["progress"]["step"] >= 2
+    assert about["parameters"]["seed"] == 0
+    assert {"found", "visible", "certain"} <= set(about["means"])
+    assert load_network(tmp_path / "atk.safetensors").state_dict()
+
+
+def test_a_resumed_run_has_the_same_network_and_the_same_moments(clips: Path, tmp_path: Path) -> None:
+    first = Trainer(tmp_path, SMALL)
+    first.run(clips)
+    second = Trainer(tmp_path, SMALL)
+    assert second.progress == first.progress
+    for (name, a), b in zip(first.network.named_parameters(), second.network.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        stored, restored = first.optimiser.state[a], second.optimiser.state[b]
+        assert set(stored) == set(restored)
+        for key, value in stored.items():
+            assert torch.equal(value, restored[key]), f"{key} of {name}"
+
+
+def test_an_empty_folder_is_answered_with_how_to_fill_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"training\.generator"):
+        clip_files(tmp_path)
