@@ -24,7 +24,9 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "camera_node = atk_perception.camera_node:main",
             "record_node = atk_perception.record_node:main",
+            "tracker_node = atk_perception.tracker_node:main",
         ]
     },
 )

@@ -8,6 +8,7 @@ when it is kept. It needs no ros2 bag plugin, so it also runs where ROS 2 came f
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +39,13 @@ class RecordNode(ManagedNode):
             "extra_topics",
             [""],
             "further topics to record; they must have a publisher when an episode starts",
+        )
+        self.declare(
+            "topic_timeout_s",
+            5.0,
+            "how long a topic may take to appear before an episode is refused",
+            minimum=0.0,
+            maximum=60.0,
         )
         self._lock = threading.Lock()
         self._writer: DemonstrationWriter | None = None
@@ -102,7 +110,7 @@ class RecordNode(ManagedNode):
     def _start(self, name: str) -> tuple[str, str]:
         if self._writer is not None:
             raise RecordingError("an episode is being recorded; end it with KEEP or DISCARD first")
-        topics = self._topics()
+        topics = self._await_topics()
         output = Path(self.parameter("output")).expanduser()
         path = output / (name or _next_name(output))
         definitions = {t: _definition(t) for t in topics.values() if t.startswith("atk_interfaces/")}
@@ -122,6 +130,17 @@ class RecordNode(ManagedNode):
             )
         self.set_diagnostic(OK, f"recording {path.name}")
         return str(path), f"recording {path}"
+
+    def _await_topics(self) -> dict[str, str]:
+        """As `_topics`, with time for publishers to be discovered."""
+        deadline = time.monotonic() + self.parameter("topic_timeout_s")
+        while True:
+            try:
+                return self._topics()
+            except RecordingError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def _topics(self) -> dict[str, str]:
         """Every topic to record, with its type as the graph has it.

@@ -75,7 +75,7 @@ class ClosedLoopClient:
         self._graph = graph
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=graph.domain_id)
-        self.node = Node("closed_loop_client", context=self._context)
+        self.node = Node(f"closed_loop_client_{graph.domain_id}", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._reset = self.node.create_client(ResetEpisode, "sim/reset")

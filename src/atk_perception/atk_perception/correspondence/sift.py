@@ -1,0 +1,258 @@
+"""Matching by SIFT features, voted per point and verified by patch alignment. CPU, no weights.
+
+Keypoints sit on several objects that move independently, so no single homography explains a scene. Instead:
+
+1. SIFT features of template and scene (Lowe, IJCV 2004; square-rooted as in Arandjelovic and Zisserman, CVPR 2012).
+   Each template feature keeps its two best scene features: look-alikes are sorted out by geometry, not by a ratio.
+2. Every feature match is a hypothesis of a local similarity (SIFT knows scale and orientation). For every template
+   point, hypotheses collect votes from the matches around that point which they explain. The votes' maxima, several
+   per point, are refit as affine maps to their inliers.
+3. Each candidate is aligned to the scene by its own patch, and the best by votes and correlation is kept. Points
+   without a good one are offered the maps of their confident neighbours.
+4. Confidence is a logistic function of correlation, votes, and distance to the second best candidate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from atk_perception.correspondence.protocol import Matches, Template
+from atk_perception.local_affine import fit_local_affine
+from atk_perception.patches import Float, PatchBank, PatchShape, align, grey_image, make_bank, smooth_pyramid
+
+FINE = PatchShape(radius=7, level=0)
+COARSE = PatchShape(radius=7, level=1)
+LEVELS = 2
+
+
+@dataclass(frozen=True)
+class SiftParameters:
+    """What can be tuned, with the reason for each value.
+
+    Attributes:
+        contrast_threshold: of SIFT; a quarter of Lowe's, because objects of one colour are worth features too.
+        max_features: strongest kept per image; bounds the time on a textured table.
+        max_matches: strongest kept; the vote is quadratic in it.
+        neighbourhood_px: distance on the template at which a match's vote has fallen to 0.6; about the radius of an
+            object that a robot grasps, seen at 640x480.
+        tolerance_px, tolerance_per_px: a match agrees with a hypothesis within tolerance_px plus this share of its
+            distance from the hypothesis's own feature: SIFT's orientation is good to a few degrees.
+        scale_min, scale_max: objects nearer or farther than this are not looked for.
+        candidates: hypotheses examined per point.
+    """
+
+    contrast_threshold: float = 0.01
+    max_features: int = 4000
+    max_matches: int = 1600
+    neighbourhood_px: float = 22.0
+    tolerance_px: float = 2.5
+    tolerance_per_px: float = 0.12
+    scale_min: float = 0.45
+    scale_max: float = 2.2
+    candidates: int = 6
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """(M,) complex positions u + iv [px], (M,) complex size and direction, (M, 128) unit descriptors."""
+
+    position: NDArray[np.complex64]
+    frame: NDArray[np.complex64]
+    descriptor: Float
+
+
+@dataclass(frozen=True, eq=False)
+class _Votes:
+    """Feature matches: where from, where to, the similarity each implies, and how distinctive it is."""
+
+    source: NDArray[np.complex64]
+    target: NDArray[np.complex64]
+    similarity: NDArray[np.complex64]
+    weight: Float
+
+
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """What is computed once for a template."""
+
+    template: Template
+    features: _Features
+    coarse: PatchBank
+    fine: PatchBank
+
+
+class SiftMatcher:
+    """The classical `Matcher`."""
+
+    def __init__(self, parameters: SiftParameters | None = None) -> None:
+        self.parameters = parameters or SiftParameters()
+        self._sift = cv2.SIFT_create(
+            nfeatures=self.parameters.max_features, contrastThreshold=self.parameters.contrast_threshold
+        )
+        # The same template is matched to every scene of a task: its features are kept until another one comes.
+        self._reference: _Reference | None = None
+
+    def match(self, template: Template, scene_rgb: NDArray[np.uint8]) -> Matches:
+        """See `Matcher.match`."""
+        reference = self._prepare(template)
+        scene_grey = grey_image(scene_rgb)
+        pyramid = smooth_pyramid(scene_grey, LEVELS)
+        votes = self._feature_matches(reference.features, self._detect(scene_grey))
+        uv_px, warp, support = self._hypotheses(template.uv_px, votes)
+        return self._select(reference, pyramid, uv_px, warp, support)
+
+    def _prepare(self, template: Template) -> _Reference:
+        if self._reference is None or self._reference.template is not template:
+            grey = grey_image(template.image_rgb)
+            pyramid = smooth_pyramid(grey, LEVELS)
+            identity = np.tile(np.eye(2, dtype=np.float32), (len(template), 1, 1))
+            self._reference = _Reference(
+                template,
+                self._detect(grey),
+                make_bank(pyramid, template.uv_px, identity, COARSE),
+                make_bank(pyramid, template.uv_px, identity, FINE),
+            )
+        return self._reference
+
+    def _detect(self, grey: NDArray[np.uint8]) -> _Features:
+        keypoints, descriptors = self._sift.detectAndCompute(grey, None)
+        if descriptors is None:
+            return _Features(
+                np.zeros(0, np.complex64), np.zeros(0, np.complex64), np.zeros((0, 128), np.float32)
+            )
+        values = np.array([(*k.pt, k.size, k.angle) for k in keypoints], np.float32)
+        return _Features(
+            (values[:, 0] + 1j * values[:, 1]).astype(np.complex64),
+            (values[:, 2] * np.exp(1j * np.deg2rad(values[:, 3]))).astype(np.complex64),
+            np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6)).astype(
+                np.float32
+            ),
+        )
+
+    def _feature_matches(self, template: _Features, scene: _Features) -> _Votes:
+        """Each template feature with its two nearest scene features, if they are distinctive at all."""
+        parameters = self.parameters
+        if len(template.position) == 0 or len(scene.position) < 3:
+            empty = np.zeros(0, np.complex64)
+            return _Votes(empty, empty, empty, np.zeros(0, np.float32))
+        similarity = template.descriptor @ scene.descriptor.T
+        best = np.argpartition(-similarity, 2, axis=1)[:, :3]
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(similarity, best, 1), axis=1), axis=1)
+        distance = np.sqrt(np.maximum(2.0 - 2.0 * np.take_along_axis(similarity, best, 1), 0.0))
+        # Measured against the third best: a pair of equal objects in the scene keeps both of its matches.
+        weight = 1.0 - distance[:, :2] / np.maximum(distance[:, 2:], 1e-6)
+        row = np.repeat(np.arange(len(best)), 2)
+        column, weight = best[:, :2].ravel(), weight.ravel()
+        change = scene.frame[column] / template.frame[row]
+        usable = (
+            (weight > 0.02)
+            & (np.abs(change) > parameters.scale_min)
+            & (np.abs(change) < parameters.scale_max)
+        )
+        keep = np.flatnonzero(usable)
+        keep = keep[np.argsort(-weight[keep])[: parameters.max_matches]]
+        return _Votes(
+            template.position[row[keep]],
+            scene.position[column[keep]],
+            change[keep].astype(np.complex64),
+            np.sqrt(weight[keep]).astype(np.float32),
+        )
+
+    def _hypotheses(self, uv_px: Float, votes: _Votes) -> tuple[Float, Float, Float]:
+        """Candidate placements of each point: (N, K, 2) uv_px, (N, K, 2, 2) warp, (N, K) votes."""
+        parameters = self.parameters
+        count, candidates = len(uv_px), parameters.candidates
+        points = (uv_px[:, 0] + 1j * uv_px[:, 1]).astype(np.complex64)
+        if len(votes.source) == 0:
+            identity = np.broadcast_to(np.eye(2, dtype=np.float32), (count, candidates, 2, 2))
+            return (
+                np.repeat(uv_px[:, None], candidates, axis=1),
+                identity,
+                np.zeros((count, candidates), np.float32),
+            )
+
+        # agree[j, i]: hypothesis j explains match i, in position, and in scale and angle within a factor exp(0.5).
+        between = votes.source[None, :] - votes.source[:, None]
+        error = np.abs(votes.target[:, None] + votes.similarity[:, None] * between - votes.target[None, :])
+        reach = np.abs(between) * np.abs(votes.similarity)[:, None]
+        twist = np.abs(votes.similarity[None, :] / votes.similarity[:, None] - 1.0)
+        agree = (error < parameters.tolerance_px + parameters.tolerance_per_px * reach) & (twist < 0.5)
+        agree = agree.astype(np.float32)
+
+        near = np.exp(
+            -0.5 * (np.abs(points[:, None] - votes.source[None, :]) / parameters.neighbourhood_px) ** 2
+        ).astype(np.float32)
+        score = near * ((near * votes.weight) @ agree.T)
+        placed = votes.target[None, :] + votes.similarity[None, :] * (points[:, None] - votes.source[None, :])
+
+        out_uv = np.zeros((count, candidates, 2), np.float32)
+        out_warp = np.zeros((count, candidates, 2, 2), np.float32)
+        support = np.zeros((count, candidates), np.float32)
+        source_px, target_px = _as_points(votes.source), _as_points(votes.target)
+        everyone = np.arange(count)
+        for k in range(candidates):
+            best = np.argmax(score, axis=1)
+            support[:, k] = score[everyone, best]
+            out_uv[:, k], out_warp[:, k] = fit_local_affine(
+                uv_px,
+                source_px,
+                target_px,
+                agree[best] * near * votes.weight + 1e-9,
+                _as_matrix(votes.similarity[best]),
+            )
+            # Others that put the point on the same place are the same candidate.
+            here = placed[everyone, best]
+            score[np.abs(placed - here[:, None]) < 8.0] = 0.0
+        return out_uv, out_warp, support
+
+    def _select(
+        self, reference: _Reference, pyramid: tuple[Float, ...], uv_px: Float, warp: Float, support: Float
+    ) -> Matches:
+        """Align all candidates, choose one per point, then let neighbours propose theirs."""
+        count, candidates = support.shape
+        owner = np.repeat(np.arange(count), candidates)
+        aligned_uv, aligned_warp, ncc = _align(
+            reference, pyramid, owner, uv_px.reshape(-1, 2), warp.reshape(-1, 2, 2)
+        )
+        ncc = ncc.reshape(count, candidates)
+        aligned_uv = aligned_uv.reshape(count, candidates, 2)
+        aligned_warp = aligned_warp.reshape(count, candidates, 2, 2)
+        evidence = ncc + 0.5 * (1.0 - np.exp(-support / 1.0))
+        evidence[support <= 0.0] = -1.0
+        order = np.argsort(-evidence, axis=1)
+        rows = np.arange(count)
+        first, second = order[:, 0], order[:, 1]
+        chosen_uv, chosen_warp = aligned_uv[rows, first], aligned_warp[rows, first]
+        chosen_ncc, chosen_support = ncc[rows, first], support[rows, first]
+        margin = evidence[rows, first] - evidence[rows, second]
+        height, width = pyramid[0].shape
+        inside = np.all((chosen_uv >= 0) & (chosen_uv <= np.array([width - 1, height - 1])), axis=1)
+        logit = (
+            10.0 * (chosen_ncc - 0.75) + 1.2 * np.log(np.maximum(chosen_support, 1e-3)) + 4.0 * (margin - 0.1)
+        )
+        confidence = np.where(inside & (chosen_support > 0.0), 1.0 / (1.0 + np.exp(-logit)), 0.0)
+        return Matches(
+            chosen_uv.astype(np.float32), confidence.astype(np.float32), chosen_warp.astype(np.float32)
+        )
+
+
+def _align(
+    reference: _Reference, pyramid: tuple[Float, ...], owner: NDArray[np.int_], uv_px: Float, warp: Float
+) -> tuple[Float, Float, Float]:
+    """Align candidates of points `owner` coarse to fine; NCC is the mean over both windows."""
+    coarse, fine = reference.coarse.take(owner), reference.fine.take(owner)
+    first = align(coarse, pyramid, uv_px, warp, iterations=4, affine=False)
+    second = align(fine, pyramid, first.uv_px, first.warp, iterations=5, affine=True)
+    return second.uv_px, second.warp, second.ncc
+
+
+def _as_points(z: NDArray[np.complex64]) -> Float:
+    return np.stack([z.real, z.imag], axis=1)
+
+
+def _as_matrix(z: NDArray[np.complex64]) -> Float:
+    return np.stack([z.real, -z.imag, z.imag, z.real], axis=1).reshape(-1, 2, 2)

@@ -1,0 +1,221 @@
+"""The keypoint set: which points of the canonical template the task needs, as a folder of two readable files.
+
+keypoints.yaml   ids and pixels on the template, camera name, image size, how the points were chosen
+template.png     the canonical template `I_can` itself
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atk_perception.correspondence.protocol import Template
+
+FORMAT_VERSION = 1
+KEYPOINTS_FILE = "keypoints.yaml"
+
+
+class KeypointSetError(ValueError):
+    """A keypoint set that cannot be used: which file or field, what was found, what was expected."""
+
+
+class _KeypointEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    id: Annotated[int, Field(ge=0, lt=2**32)]
+    uv_px: tuple[float, float]
+
+
+class _KeypointFile(BaseModel):
+    """Schema of keypoints.yaml, format version 1."""
+
+    model_config = ConfigDict(extra="forbid")
+    format_version: int
+    name: str
+    camera_name: str
+    image_width: Annotated[int, Field(gt=0)]
+    image_height: Annotated[int, Field(gt=0)]
+    template: str = "template.png"
+    chosen: dict[str, Any] = {}
+    keypoints: Annotated[list[_KeypointEntry], Field(min_length=1)]
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointSet:
+    """Keypoints on the canonical template.
+
+    Attributes:
+        name: name of the set, repeated in every KeypointArray.
+        ids: (N,) int64, unique, at least 0; the identity of a point outlives selection.
+        uv_px: (N, 2) float32 pixels on the template: u right, v down, pixel centres at integers.
+        camera_name: the camera that took the template.
+        template_rgb: (H, W, 3) uint8.
+        chosen: how the points were chosen (strategy, seed, selection settings): plain YAML values, for people.
+
+    Raises:
+        KeypointSetError: shapes disagree, an id appears twice, or a point lies outside the template.
+    """
+
+    name: str
+    ids: NDArray[np.int64]
+    uv_px: NDArray[np.float32]
+    camera_name: str
+    template_rgb: NDArray[np.uint8]
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ids, uv_px, template_rgb = self.ids, self.uv_px, self.template_rgb
+        if template_rgb.ndim != 3 or template_rgb.shape[2] != 3 or template_rgb.dtype != np.uint8:
+            raise KeypointSetError(
+                f"the template must be an (H, W, 3) uint8 RGB image, got {template_rgb.shape} {template_rgb.dtype}"
+            )
+        if ids.ndim != 1 or uv_px.shape != (len(ids), 2) or len(ids) == 0:
+            raise KeypointSetError(
+                f"keypoint set '{self.name}': ids must have shape (N,) and uv_px (N, 2) with N >= 1, "
+                f"got {ids.shape} and {uv_px.shape}"
+            )
+        repeated = (
+            np.unique(ids[np.diff(np.sort(ids), prepend=-1) == 0]) if len(np.unique(ids)) < len(ids) else []
+        )
+        if len(repeated):
+            raise KeypointSetError(f"keypoint set '{self.name}': ids appear more than once: {list(repeated)}")
+        size = (self.image_width, self.image_height)
+        outside = ~np.all(
+            (uv_px >= -0.5) & (uv_px <= np.array(size, np.float32) - 0.5), axis=1
+        )  # also catches NaN
+        if outside.any():
+            raise KeypointSetError(
+                f"keypoint set '{self.name}': {outside.sum()} points lie outside the {size[0]}x{size[1]} template, "
+                f"the first is id {ids[outside][0]} at {uv_px[outside][0].tolist()}"
+            )
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        uv_px: ArrayLike,
+        template_rgb: NDArray[np.uint8],
+        *,
+        camera_name: str = "camera",
+        ids: ArrayLike | None = None,
+        chosen: dict[str, Any] | None = None,
+    ) -> KeypointSet:
+        """A set from anything array-like; ids default to 0..N-1."""
+        points = np.asarray(uv_px, np.float32).reshape(-1, 2)
+        identity = np.arange(len(points)) if ids is None else np.asarray(ids)
+        return cls(
+            name, identity.astype(np.int64), points, camera_name, np.asarray(template_rgb), dict(chosen or {})
+        )
+
+    @property
+    def image_width(self) -> int:
+        """Width of the template [px]."""
+        return int(self.template_rgb.shape[1])
+
+    @property
+    def image_height(self) -> int:
+        """Height of the template [px]."""
+        return int(self.template_rgb.shape[0])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def template(self) -> Template:
+        """Image and points in the form that matchers take."""
+        return Template(self.template_rgb, self.uv_px)
+
+    def subset(self, ids: ArrayLike, *, chosen: dict[str, Any] | None = None) -> KeypointSet:
+        """The points with these ids, in the order of this set.
+
+        Raises:
+            KeypointSetError: an id is not in the set.
+        """
+        wanted = np.asarray(ids, np.int64)
+        unknown = np.setdiff1d(wanted, self.ids)
+        if len(unknown):
+            raise KeypointSetError(f"keypoint set '{self.name}' has no ids {unknown.tolist()}")
+        keep = np.isin(self.ids, wanted)
+        return replace(
+            self,
+            ids=self.ids[keep],
+            uv_px=self.uv_px[keep],
+            chosen=self.chosen if chosen is None else dict(chosen),
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write keypoints.yaml and template.png into `folder`, which is created if needed."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = _KeypointFile(
+            format_version=FORMAT_VERSION,
+            name=self.name,
+            camera_name=self.camera_name,
+            image_width=self.image_width,
+            image_height=self.image_height,
+            chosen=self.chosen,
+            keypoints=[
+                _KeypointEntry(id=int(i), uv_px=(float(u), float(v)))
+                for i, (u, v) in zip(self.ids, self.uv_px, strict=True)
+            ],
+        )
+        template_path = folder / content.template
+        if not cv2.imwrite(str(template_path), cv2.cvtColor(self.template_rgb, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"could not write {template_path}")
+        text = yaml.safe_dump(
+            content.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110
+        )
+        (folder / KEYPOINTS_FILE).write_text(text)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> KeypointSet:
+        """Read a folder written by `save`, or by hand.
+
+        Raises:
+            KeypointSetError: a file is missing or unreadable, the format is of another version, a field is wrong,
+                or template.png has another size than keypoints.yaml says.
+        """
+        path = Path(folder) / KEYPOINTS_FILE
+        try:
+            content = yaml.safe_load(path.read_text())
+        except FileNotFoundError as error:
+            raise KeypointSetError(
+                f"{path} does not exist; expected a run folder or a keypoint set folder"
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise KeypointSetError(f"{path} is not readable YAML: {error}") from error
+        if not isinstance(content, dict) or "format_version" not in content:
+            raise KeypointSetError(f"{path} is not a keypoint set: it has no field 'format_version'")
+        if content["format_version"] != FORMAT_VERSION:
+            raise KeypointSetError(
+                f"{path} has format version {content['format_version']}; this release reads version {FORMAT_VERSION}. "
+                "Use the release that wrote it, or run the selection again"
+            )
+        try:
+            parsed = _KeypointFile.model_validate(content)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise KeypointSetError(f"{path}: {problems}") from error
+        template_path = path.parent / parsed.template
+        image_bgr = cv2.imread(str(template_path), cv2.IMREAD_COLOR)
+        if image_bgr is None:
+            raise KeypointSetError(f"{template_path} is missing or is not an image")
+        if image_bgr.shape[:2] != (parsed.image_height, parsed.image_width):
+            raise KeypointSetError(
+                f"{template_path} is {image_bgr.shape[1]}x{image_bgr.shape[0]}, "
+                f"but {KEYPOINTS_FILE} says {parsed.image_width}x{parsed.image_height}"
+            )
+        return cls.create(
+            parsed.name,
+            [entry.uv_px for entry in parsed.keypoints],
+            np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8),
+            camera_name=parsed.camera_name,
+            ids=[entry.id for entry in parsed.keypoints],
+            chosen=parsed.chosen,
+        )

@@ -1,0 +1,336 @@
+"""Tracking against the first appearance: Lucas-Kanade prediction, affine template refinement, co-motion of neighbours.
+
+Per frame:
+
+1. Pyramidal Lucas-Kanade from the last frame, forward and backward (Bouguet 2001; Kalal, "Forward-backward error",
+   ICPR 2010), predicts the points that are in view.
+2. Every point's neighbourhood gives a second opinion: an affine map from the template fitted to the neighbours that
+   have moved with it so far. This *co-motion* is learned online, as a matrix over all pairs of points: an object that
+   is lifted leaves the table's points behind and keeps its own.
+3. The point's first appearance, warped by that map, is aligned to the image (see patches.py). It cannot drift, because
+   the appearance is never updated.
+4. A point is visible while it correlates with its first appearance and agrees with its neighbourhood. Unseen points
+   are carried along by their neighbourhood and searched for, a few in every frame.
+
+A set may be down to a handful of points after selection, too few to support each other. So the tracker adds *helpers*,
+textured points of the template around them, tracked in the same way and not reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from atk_perception.correspondence.protocol import Matches, Template
+from atk_perception.local_affine import fit_local_affine
+from atk_perception.patches import (
+    Float,
+    PatchBank,
+    PatchShape,
+    align,
+    grey_image,
+    make_bank,
+    sample,
+    smooth_pyramid,
+)
+from atk_perception.tracking.protocol import Tracks
+
+FINE = PatchShape(radius=7, level=0)
+LEVELS = 2
+
+
+@dataclass(frozen=True)
+class TemplateLkParameters:
+    """What can be tuned, with the reason for each value.
+
+    Attributes:
+        start_confidence: matches below this start unseen.
+        lk_window_px: side of the Lucas-Kanade window.
+        lk_levels: pyramid levels above the image; 3 follow 40 px per frame.
+        forward_backward_px: largest error of the round trip.
+        keep_ncc, regain_ncc: correlation with the first appearance needed to stay and to become visible; a gap
+            between them keeps points from flickering.
+        neighbourhood_px: distance on the template at which a neighbour's say has fallen to 0.6.
+        agreement_px: a point farther from where its neighbourhood puts it has slid to a look-alike.
+        comotion_rate: how fast a pair that parts is told apart; it is forgiven ten times slower.
+        max_points: points and helpers together; above it no helpers are added.
+        searches_per_frame: unseen points searched for in one frame; bounds the time per frame.
+        search_px: half side of the searched window.
+    """
+
+    start_confidence: float = 0.3
+    lk_window_px: int = 15
+    lk_levels: int = 3
+    forward_backward_px: float = 1.5
+    keep_ncc: float = 0.6
+    regain_ncc: float = 0.75
+    neighbourhood_px: float = 25.0
+    agreement_px: float = 5.0
+    comotion_rate: float = 0.3
+    max_points: int = 96
+    searches_per_frame: int = 12
+    search_px: int = 14
+
+
+@dataclass(frozen=True, eq=False)
+class TemplateLkState:
+    """Everything the tracker remembers; M = N reported points followed by the helpers.
+
+    Attributes:
+        count: N.
+        template_px: (M, 2) points on the template.
+        near: (M, M) spatial weight of neighbours on the template, 0 on the diagonal.
+        bank: first appearances.
+        grey: (H, W) uint8, the last frame.
+        uv_px: (M, 2); warp: (M, 2, 2) template -> last frame.
+        visible: (M,); ncc: (M,).
+        comotion: (M, M) in [0, 1]: how consistently two points have moved as one.
+        turn: first point of the next round of searches.
+    """
+
+    count: int
+    template_px: Float
+    near: Float
+    bank: PatchBank
+    grey: NDArray[np.uint8]
+    uv_px: Float
+    warp: Float
+    visible: NDArray[np.bool_]
+    ncc: Float
+    comotion: Float
+    turn: int
+
+
+class TemplateLkTracker:
+    """The classical `Tracker`."""
+
+    def __init__(self, parameters: TemplateLkParameters | None = None) -> None:
+        self.parameters = parameters or TemplateLkParameters()
+
+    def start(self, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches) -> TemplateLkState:
+        """See `Tracker.start`."""
+        parameters = self.parameters
+        count = len(template)
+        grey = grey_image(frame_rgb)
+        pyramid = smooth_pyramid(grey, LEVELS)
+        template_grey = grey_image(template.image_rgb)
+        template_pyramid = smooth_pyramid(template_grey, LEVELS)
+        helpers = _helper_points(template_grey, template.uv_px, parameters.max_points - count)
+        template_px = np.concatenate([template.uv_px, helpers]).astype(np.float32)
+        total = len(template_px)
+        identity = np.tile(np.eye(2, dtype=np.float32), (total, 1, 1))
+        bank = make_bank(template_pyramid, template_px, identity, FINE)
+
+        between = np.linalg.norm(template_px[:, None] - template_px[None], axis=2)
+        near = np.exp(-0.5 * (between / parameters.neighbourhood_px) ** 2).astype(np.float32)
+        np.fill_diagonal(near, 0.0)
+
+        seen = matches.confidence >= parameters.start_confidence
+        uv_px, warp = template_px.copy(), identity.copy()
+        uv_px[:count], warp[:count] = matches.uv_px, matches.warp
+        visible = np.zeros(total, np.bool_)
+        visible[:count] = seen
+        if seen.any():
+            placed = self._place_helpers(bank, pyramid, template_px, near, matches, seen)
+            uv_px[count:], warp[count:], visible[count:] = placed
+        # The scene's own light and view make a better reference than the template's, where it is known.
+        here = make_bank(pyramid, uv_px, warp, FINE)
+        bank = bank.where(visible, here)
+        state = TemplateLkState(
+            count=count,
+            template_px=template_px,
+            near=near,
+            bank=bank,
+            grey=grey,
+            uv_px=uv_px,
+            warp=warp,
+            visible=visible,
+            ncc=np.where(visible, 1.0, 0.0).astype(np.float32),
+            comotion=np.ones((total, total), np.float32),
+            turn=0,
+        )
+        return replace(state, comotion=self._agreement(state))
+
+    def step(self, state: TemplateLkState, frame_rgb: NDArray[np.uint8]) -> tuple[TemplateLkState, Tracks]:
+        """See `Tracker.step`."""
+        parameters = self.parameters
+        grey = grey_image(frame_rgb)
+        pyramid = smooth_pyramid(grey, LEVELS)
+        flow_px, flow_ok = self._flow(state, grey)
+
+        moved = replace(state, uv_px=np.where(flow_ok[:, None], flow_px, state.uv_px), visible=flow_ok)
+        carried_px, carried_warp, support = self._neighbourhood(moved)
+        supported = support > 0.5
+        off = np.linalg.norm(moved.uv_px - carried_px, axis=1)
+        trust_flow = flow_ok & ~(supported & (off > 2 * parameters.agreement_px))
+        start_px = np.where((trust_flow | ~supported)[:, None], moved.uv_px, carried_px)
+        start_warp = np.where((~flow_ok & supported)[:, None, None], carried_warp, state.warp)
+
+        aligned = align(state.bank, pyramid, start_px, start_warp, iterations=3, affine=True)
+        off = np.linalg.norm(aligned.uv_px - carried_px, axis=1)
+        agrees = ~supported | (off < parameters.agreement_px)
+        enough = np.where(state.visible, parameters.keep_ncc, parameters.regain_ncc)
+        visible = (aligned.ncc > enough) & agrees & (flow_ok | supported) & _inside(aligned.uv_px, grey)
+        # An unseen point rests where its neighbourhood carries it.
+        resting = np.where(supported[:, None], carried_px, state.uv_px)
+        uv_px = np.where(visible[:, None], aligned.uv_px, resting)
+        warp = np.where(visible[:, None, None], aligned.warp, start_warp)
+        ncc = np.where(visible, aligned.ncc, 0.0).astype(np.float32)
+
+        state = replace(state, grey=grey, uv_px=uv_px, warp=warp, visible=visible, ncc=ncc)
+        state = self._search(state, pyramid, supported)
+        state = replace(state, comotion=self._learn_comotion(state))
+        return state, self._report(state, support)
+
+    def _flow(self, state: TemplateLkState, grey: NDArray[np.uint8]) -> tuple[Float, NDArray[np.bool_]]:
+        """Lucas-Kanade of the visible points, (M, 2), and whether the way back ends where it began, (M,)."""
+        parameters = self.parameters
+        flow_px, ok = state.uv_px.copy(), np.zeros(len(state.uv_px), np.bool_)
+        index = np.flatnonzero(state.visible)
+        if len(index) == 0:
+            return flow_px, ok
+        before = state.uv_px[index][:, None].astype(np.float32)
+        options = {
+            "winSize": (parameters.lk_window_px, parameters.lk_window_px),
+            "maxLevel": parameters.lk_levels,
+            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.02),
+        }
+        after, found, _ = cv2.calcOpticalFlowPyrLK(state.grey, grey, before, None, **options)
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(grey, state.grey, after, None, **options)
+        error = np.linalg.norm(back - before, axis=2)[:, 0]
+        good = (found[:, 0] == 1) & (found_back[:, 0] == 1) & (error < parameters.forward_backward_px)
+        flow_px[index[good]] = after[good, 0]
+        ok[index[good]] = True
+        return flow_px, ok
+
+    def _neighbourhood(self, state: TemplateLkState) -> tuple[Float, Float, Float]:
+        """Where its neighbours put each point: (M, 2) uv_px, (M, 2, 2) warp, (M,) sum of their weights.
+
+        Squared co-motion, so that half-hearted companions have little say; one reweighting by residual removes
+        the ones that are wrong in this very frame.
+        """
+        weight = state.near * state.comotion**2 * state.visible[None, :]
+        placed, warp = fit_local_affine(
+            state.template_px, state.template_px, state.uv_px, weight + 1e-9, state.warp
+        )
+        # Residual of neighbour i under the map of point p.
+        between = state.template_px[None] - state.template_px[:, None]
+        residual = placed[:, None] + between @ warp.transpose(0, 2, 1) - state.uv_px[None]
+        squared = np.einsum("pik,pik->pi", residual, residual)
+        weight = weight / (1.0 + squared / self.parameters.agreement_px**2) ** 2
+        placed, warp = fit_local_affine(
+            state.template_px, state.template_px, state.uv_px, weight + 1e-9, state.warp
+        )
+        return placed, warp, np.asarray(weight.sum(axis=1), np.float32)
+
+    def _agreement(self, state: TemplateLkState) -> Float:
+        """(M, M) in [0, 1]: whether each point lies where each other point's own warp puts it, both ways."""
+        between = state.template_px[None] - state.template_px[:, None]
+        predicted = state.uv_px[:, None] + between @ state.warp.transpose(0, 2, 1)
+        error = np.linalg.norm(predicted - state.uv_px[None], axis=2)
+        tolerance = self.parameters.agreement_px * (0.5 + np.linalg.norm(between, axis=2) / 40.0)
+        one_way = np.exp(-0.5 * (error / tolerance) ** 2)
+        return np.asarray(np.sqrt(one_way * one_way.T), np.float32)
+
+    def _learn_comotion(self, state: TemplateLkState) -> Float:
+        both = state.visible[:, None] & state.visible[None]
+        change = self._agreement(state) - state.comotion
+        rate = np.where(change < 0.0, self.parameters.comotion_rate, 0.1 * self.parameters.comotion_rate)
+        return np.asarray(state.comotion + np.where(both, rate * change, 0.0), np.float32)
+
+    def _search(
+        self, state: TemplateLkState, pyramid: tuple[Float, ...], supported: NDArray[np.bool_]
+    ) -> TemplateLkState:
+        """Look around for a few unseen points, in turn."""
+        parameters = self.parameters
+        unseen = np.flatnonzero(~state.visible)
+        if len(unseen) == 0:
+            return state
+        order = np.argsort((unseen - state.turn) % len(state.uv_px))
+        index = unseen[order][: parameters.searches_per_frame]
+        bank = state.bank.take(index)
+        found_px = np.empty((len(index), 2), np.float32)
+        reach = parameters.search_px
+        shape = FINE
+        side = 2 * shape.radius + 1
+        span = np.arange(-reach - shape.radius, reach + shape.radius + 1)
+        v, u = np.meshgrid(span, span, indexing="ij")
+        window = np.stack([u.ravel(), v.ravel()], axis=1).astype(np.float32)
+        # The surroundings are unwarped into the template's geometry, where the appearance is upright.
+        views = sample(pyramid[0], state.uv_px[index], state.warp[index], window, 0)
+        views = views.reshape(-1, len(span), len(span))
+        weights = np.sqrt(shape.weights)
+        for row, view in enumerate(views):
+            appearance = (bank.appearance[row] / weights).reshape(side, side)
+            response = cv2.matchTemplate(view, appearance.astype(np.float32), cv2.TM_CCOEFF_NORMED)
+            _, _, _, peak = cv2.minMaxLoc(response)
+            offset = np.array([peak[0] - reach, peak[1] - reach], np.float32)
+            found_px[row] = state.uv_px[index[row]] + state.warp[index[row]] @ offset
+        aligned = align(bank, pyramid, found_px, state.warp[index], iterations=3, affine=True)
+        off = np.linalg.norm(aligned.uv_px - state.uv_px[index], axis=1)
+        agrees = ~supported[index] | (off < parameters.agreement_px)
+        good = (aligned.ncc > parameters.regain_ncc) & agrees & _inside(aligned.uv_px, state.grey)
+        uv_px, warp, visible, ncc = (a.copy() for a in (state.uv_px, state.warp, state.visible, state.ncc))
+        uv_px[index[good]] = aligned.uv_px[good]
+        warp[index[good]] = aligned.warp[good]
+        ncc[index[good]] = aligned.ncc[good]
+        visible[index[good]] = True
+        turn = int(index[-1] + 1) % len(state.uv_px)
+        return replace(state, uv_px=uv_px, warp=warp, visible=visible, ncc=ncc, turn=turn)
+
+    def _place_helpers(
+        self,
+        bank: PatchBank,
+        pyramid: tuple[Float, ...],
+        template_px: Float,
+        near: Float,
+        matches: Matches,
+        seen: NDArray[np.bool_],
+    ) -> tuple[Float, Float, NDArray[np.bool_]]:
+        """Helpers in the first frame: of the placements their matched neighbours offer, the one that looks right."""
+        count = len(seen)
+        helpers = np.arange(count, len(template_px))
+        weight = near[helpers][:, :count] * seen
+        best_uv = template_px[helpers].copy()
+        best_warp = np.tile(np.eye(2, dtype=np.float32), (len(helpers), 1, 1))
+        best_ncc = np.full(len(helpers), -1.0, np.float32)
+        bank = bank.take(helpers)
+        offers = np.argsort(-weight, axis=1)[:, : min(4, count)]
+        for neighbour in offers.T:
+            warp = matches.warp[neighbour]
+            arm = (template_px[helpers] - template_px[neighbour])[:, :, None]
+            uv_px = matches.uv_px[neighbour] + (warp @ arm)[:, :, 0]
+            aligned = align(bank, pyramid, uv_px, warp, iterations=4, affine=True)
+            usable = np.take_along_axis(weight, neighbour[:, None], axis=1)[:, 0] > 0.0
+            better = usable & (aligned.ncc > best_ncc)
+            best_uv[better], best_warp[better] = aligned.uv_px[better], aligned.warp[better]
+            best_ncc[better] = aligned.ncc[better]
+        return best_uv, best_warp, best_ncc > self.parameters.regain_ncc
+
+    def _report(self, state: TemplateLkState, support: Float) -> Tracks:
+        count = state.count
+        ncc, visible = state.ncc[:count], state.visible[:count]
+        logit = 12.0 * (ncc - 0.65) + 1.5 * np.minimum(support[:count], 2.0)
+        confidence = np.where(visible, 1.0 / (1.0 + np.exp(-logit)), 0.0)
+        return Tracks(state.uv_px[:count], visible, confidence.astype(np.float32))
+
+
+def _inside(uv_px: Float, grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    height, width = grey.shape
+    return np.asarray(np.all((uv_px >= 0.0) & (uv_px <= np.array([width - 1, height - 1])), axis=1), np.bool_)
+
+
+def _helper_points(template_grey: NDArray[np.uint8], uv_px: Float, count: int) -> Float:
+    """At most `count` corners of the template near its points, (K, 2), apart from each other and from them."""
+    if count <= 0:
+        return np.zeros((0, 2), np.float32)
+    mask = np.zeros_like(template_grey)
+    for u, v in np.round(uv_px).astype(int):
+        cv2.circle(mask, (int(u), int(v)), 40, 255, -1)
+    for u, v in np.round(uv_px).astype(int):
+        cv2.circle(mask, (int(u), int(v)), 4, 0, -1)
+    corners = cv2.goodFeaturesToTrack(template_grey, count, 0.002, 6.0, mask=mask, blockSize=5)
+    return np.zeros((0, 2), np.float32) if corners is None else np.asarray(corners[:, 0], np.float32)
