@@ -1,0 +1,270 @@
+"""What the launch files of this package share: their common arguments, and how a node is started.
+
+A launch file lists its own arguments and its nodes; `bringup` adds the rest in one way for all:
+namespace, parameter file, ROS clock, Fast DDS profile, RViz. Nothing here decides anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription, Substitution
+from launch.actions import DeclareLaunchArgument, GroupAction, SetEnvironmentVariable, Shutdown
+from launch.conditions import IfCondition
+from launch.substitutions import AndSubstitution, EnvironmentVariable, LaunchConfiguration
+from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
+from launch_ros.actions import Node, PushRosNamespace, SetParameter
+from launch_ros.parameter_descriptions import ParameterValue
+
+from atk_perception.robot_description import RobotDescription
+
+BOOLEAN = ("true", "false")
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+# RViz saves absolute topic names; these make them, and TF, follow the namespace (as Nav2 does).
+RVIZ_TOPICS = ("keypoints/overlay", "keypoints/markers", "camera/image_raw", "camera/camera_info")
+TF_REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
+# Each simulated robot has a time of its own, so /clock follows the namespace too.
+OWN_CLOCK = [("/clock", "clock")]
+# REP 103: an optical frame (z forward, x right) in a frame with z up.
+OPTICAL_QUATERNION_XYZW = ("-0.5", "0.5", "-0.5", "0.5")
+
+
+def share() -> Path:
+    """Where the launch files, parameters, robot descriptions and RViz configuration are installed."""
+    return Path(get_package_share_directory("atk_bringup"))
+
+
+def shipped_robots() -> list[str]:
+    """Names of the robot descriptions in config/robots/."""
+    return sorted(path.stem for path in (share() / "config" / "robots").glob("*.yaml"))
+
+
+class RobotFile(Substitution):
+    """Path of the robot description that the argument `robot` names.
+
+    A name is that of a shipped description, anything else a path; empty is the copy in `run_folder`,
+    or empty where there is no run folder either.
+    """
+
+    def __init__(self, robot: Any, run_folder: Any = "") -> None:
+        super().__init__()
+        self._robot = normalize_to_list_of_substitutions(robot)
+        self._run_folder = normalize_to_list_of_substitutions(run_folder)
+
+    def describe(self) -> str:
+        """For `ros2 launch --debug`."""
+        return "RobotFile()"
+
+    def perform(self, context: LaunchContext) -> str:
+        """The absolute path.
+
+        Raises:
+            FileNotFoundError: neither a shipped name nor a file.
+        """
+        given = perform_substitutions(context, self._robot)
+        run_folder = perform_substitutions(context, self._run_folder)
+        if not given and not run_folder:
+            return ""
+        if given in shipped_robots():
+            return str(share() / "config" / "robots" / f"{given}.yaml")
+        path = Path(given).expanduser() if given else Path(run_folder).expanduser() / "robot.yaml"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no robot description at {path.resolve()}; expected a YAML file or one of the shipped names: "
+                f"{', '.join(shipped_robots())}"
+            )
+        return str(path.resolve())
+
+
+class RobotEntry(Substitution):
+    """An entry of the robot description, as 'camera.frame_id'."""
+
+    def __init__(self, robot_file: RobotFile, entry: str) -> None:
+        super().__init__()
+        self._robot_file = robot_file
+        self._entry = entry
+
+    def describe(self) -> str:
+        """For `ros2 launch --debug`."""
+        return f"RobotEntry({self._entry})"
+
+    def perform(self, context: LaunchContext) -> str:
+        """The entry as text.
+
+        Raises:
+            RobotDescriptionError: the file is not a valid robot description.
+        """
+        value: Any = RobotDescription.load(self._robot_file.perform(context))
+        for name in self._entry.split("."):
+            value = getattr(value, name)
+        return str(value)
+
+
+class InNamespace(Substitution):
+    """A relative topic as the graph will know it, for parameters that are named after a topic."""
+
+    def __init__(self, topic: Any) -> None:
+        super().__init__()
+        self._topic = normalize_to_list_of_substitutions(topic)
+
+    def describe(self) -> str:
+        """For `ros2 launch --debug`."""
+        return "InNamespace()"
+
+    def perform(self, context: LaunchContext) -> str:
+        """The fully qualified name."""
+        topic = perform_substitutions(context, self._topic)
+        # The namespace that the surrounding groups have pushed, this launch file's own among them.
+        namespace = (context.launch_configurations.get("ros_namespace") or "").strip("/")
+        return topic if topic.startswith("/") else "/".join(["", *filter(None, [namespace, topic])])
+
+
+class InReplay(Substitution):
+    """A command topic moved to replay/..., where no robot listens."""
+
+    def __init__(self, topic: Substitution) -> None:
+        super().__init__()
+        self._topic = topic
+
+    def describe(self) -> str:
+        """For `ros2 launch --debug`."""
+        return "InReplay()"
+
+    def perform(self, context: LaunchContext) -> str:
+        """The relative name."""
+        return "replay/" + self._topic.perform(context).lstrip("/")
+
+
+def argument(
+    name: str, description: str, default: Any = None, choices: Sequence[str] | None = None
+) -> DeclareLaunchArgument:
+    """A launch argument; without a default it must be given."""
+    return DeclareLaunchArgument(
+        name,
+        default_value=default,
+        description=description,
+        choices=list(choices) if choices is not None else None,
+    )
+
+
+def text(value: Any) -> ParameterValue:
+    """A string parameter, also when what is given looks like a number or a boolean."""
+    return ParameterValue(value, value_type=str)
+
+
+def boolean(value: Any) -> ParameterValue:
+    """A boolean parameter."""
+    return ParameterValue(value, value_type=bool)
+
+
+def reliable_images(robot_file: RobotFile) -> dict[Any, str]:
+    """Parameter of a node that must not miss an image: its subscription asks for reliable delivery."""
+    topic = InNamespace(RobotEntry(robot_file, "camera.image_topic"))
+    return {("qos_overrides.", topic, ".subscription.reliability"): "reliable"}
+
+
+def managed_node(
+    package: str,
+    executable: str,
+    name: str,
+    parameters: Mapping[Any, Any],
+    remappings: Sequence[tuple[Any, Any]] = (),
+    condition: Any = None,
+) -> Node:
+    """One of our nodes. When it ends, launch ends the others: half a graph would only look alive."""
+    return Node(
+        package=package,
+        executable=executable,
+        name=name,
+        output="screen",
+        # The file first, so that what is deployed overrides what is tuned.
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {"autostart": boolean(LaunchConfiguration("autostart")), **parameters},
+        ],
+        remappings=list(remappings),
+        ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+        condition=condition,
+        on_exit=[Shutdown(reason=f"{name} ended")],
+    )
+
+
+def rviz(robot_file: RobotFile) -> list[Node]:
+    """RViz, and the camera's frame in TF where nobody else publishes it: without one RViz draws no marker."""
+    frame = RobotEntry(robot_file, "camera.frame_id")
+    wanted = LaunchConfiguration("rviz")
+    rotation = [
+        item
+        for pair in zip(("--qx", "--qy", "--qz", "--qw"), OPTICAL_QUATERNION_XYZW, strict=True)
+        for item in pair
+    ]
+    return [
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            name="rviz",
+            arguments=["-d", str(share() / "rviz" / "atk.rviz")],
+            remappings=[*((f"/{topic}", topic) for topic in RVIZ_TOPICS), *TF_REMAPPINGS],
+            condition=IfCondition(wanted),
+        ),
+        Node(
+            package="tf2_ros",
+            executable="static_transform_publisher",
+            name="camera_frame",
+            arguments=[*rotation, "--frame-id", "world", "--child-frame-id", frame],
+            remappings=TF_REMAPPINGS,
+            condition=IfCondition(AndSubstitution(wanted, LaunchConfiguration("camera_frame"))),
+        ),
+    ]
+
+
+def rviz_arguments(camera_frame: str) -> list[DeclareLaunchArgument]:
+    """Arguments of `rviz`."""
+    return [
+        argument("rviz", "start RViz with the overlay image and the markers", "false", BOOLEAN),
+        argument(
+            "camera_frame",
+            "with RViz, publish the camera's optical frame in TF; false where a robot model or a calibration does",
+            camera_frame,
+            BOOLEAN,
+        ),
+    ]
+
+
+def bringup(
+    arguments: Sequence[DeclareLaunchArgument], nodes: Sequence[Any], use_sim_time: Any
+) -> LaunchDescription:
+    """The whole launch description.
+
+    Args:
+        arguments: those of this launch file alone.
+        nodes: what it starts.
+        use_sim_time: default of that argument.
+    """
+    profile = EnvironmentVariable(PROFILE_VARIABLE, default_value=str(share() / "config" / "fastdds.xml"))
+    return LaunchDescription(
+        [
+            *arguments,
+            argument("namespace", "prefix of every node, topic, service and action, for a second robot", ""),
+            argument(
+                "params_file",
+                "tuning of the nodes (YAML)",
+                str(share() / "config" / "atk.params.yaml"),
+            ),
+            argument("autostart", "false: the nodes wait for a lifecycle manager", "true", BOOLEAN),
+            argument("use_sim_time", "follow /clock instead of the wall clock", use_sim_time, BOOLEAN),
+            argument("log_level", "how much the nodes say", "info", LOG_LEVELS),
+            GroupAction(
+                [
+                    SetEnvironmentVariable(PROFILE_VARIABLE, profile),
+                    PushRosNamespace(LaunchConfiguration("namespace")),
+                    SetParameter("use_sim_time", boolean(LaunchConfiguration("use_sim_time"))),
+                    *nodes,
+                ]
+            ),
+        ]
+    )

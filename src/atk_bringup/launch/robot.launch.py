@@ -1,0 +1,64 @@
+"""Tracker and policy on a real robot. Nothing moves until the action policy/run is asked for.
+
+ros2 launch atk_bringup robot.launch.py run_folder:=/data/run robot:=/data/my_robot.yaml
+"""
+
+from launch import LaunchDescription
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+
+from atk_bringup.launching import (
+    BOOLEAN,
+    RobotEntry,
+    RobotFile,
+    argument,
+    bringup,
+    managed_node,
+    rviz,
+    rviz_arguments,
+    text,
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` asks for."""
+    run_folder = LaunchConfiguration("run_folder")
+    robot_file = RobotFile(LaunchConfiguration("robot"), run_folder)
+    return bringup(
+        [
+            argument("run_folder", "run folder written by 'select'"),
+            argument(
+                "robot",
+                "robot description: a shipped name or a path; empty: the one in the run folder",
+                "",
+            ),
+            argument("camera", "start the camera node; false where a driver publishes", "false", BOOLEAN),
+            argument(
+                "camera_source", "of the camera node: device, video file or image folder", "/dev/video0"
+            ),
+            argument("camera_calibration", "of the camera node: calibration file (YAML)", ""),
+            *rviz_arguments(camera_frame="false"),
+        ],
+        [
+            managed_node(
+                "atk_perception",
+                "camera_node",
+                "camera",
+                {
+                    "source": text(LaunchConfiguration("camera_source")),
+                    "calibration": text(LaunchConfiguration("camera_calibration")),
+                    "frame_id": text(RobotEntry(robot_file, "camera.frame_id")),
+                },
+                condition=IfCondition(LaunchConfiguration("camera")),
+            ),
+            managed_node("atk_perception", "tracker_node", "tracker", {"run_folder": text(run_folder)}),
+            managed_node(
+                "atk_policy",
+                "policy_node",
+                "policy",
+                {"run_folder": text(run_folder), "robot": text(robot_file)},
+            ),
+            *rviz(robot_file),
+        ],
+        use_sim_time="false",
+    )
