@@ -10,7 +10,7 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={PACKAGE: ["py.typed"]},
+    package_data={PACKAGE: ["py.typed", "learned/*.safetensors", "learned/MODEL_CARD.md"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -24,6 +24,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "bench_perception = atk_perception.bench_perception:main",
             "camera_node = atk_perception.camera_node:main",
             "record_node = atk_perception.record_node:main",
             "tracker_node = atk_perception.tracker_node:main",

@@ -1,0 +1,186 @@
+"""Every installed tracker and matcher, side by side, on held-out sequences or on your own labelled video.
+
+    ros2 run atk_perception bench_perception --output runs/bench_perception [--data FOLDER] [--quick]
+
+Writes table.md, metrics.json, curves and contact sheets to the output folder. The last line on standard output is a
+JSON object: {"tracking": {BACKEND: {CLASS: {"delta_avg", "oa", "aj"}}}, "transfer": {BACKEND: {"pck8", "confident_wrong",
+"ms_256"}}, "ms_p95_32": {BACKEND: ms}}. Metrics: `evaluation.tap_vid`; sequences: `evaluation.held_out`; labels of real
+video: `evaluation.labelled_video`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from atk_perception.correspondence.protocol import Matches
+from atk_perception.evaluation import held_out
+from atk_perception.evaluation.labelled_video import read_folder
+from atk_perception.evaluation.report import (
+    MatcherResult,
+    TrackerResult,
+    contact_sheet,
+    plot_delta,
+    plot_reliability,
+    summary,
+    table,
+    transfer_sheet,
+)
+from atk_perception.evaluation.run import track_clip, tracking_ms, transfer_errors, transfer_ms
+from atk_perception.evaluation.tap_vid import tracking_score, transfer_score
+from atk_perception.learned.weights import WeightsError
+from atk_perception.registry import MATCHERS, TRACKERS, Backend
+from atk_perception.tracking.protocol import Tracker
+from atk_perception.training.clip import Clip
+
+POINT_COUNTS = (10, 32, 100)
+
+Made = TypeVar("Made")
+
+
+def memory_mib() -> float:
+    """Resident memory of this process (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status has no VmRSS: the benchmark measures memory on Linux only")
+
+
+def installed(backends: Mapping[str, Backend[Made]], names: Sequence[str]) -> dict[str, Made]:
+    """The backends of these names that can be made here; the others are named on standard error with the reason."""
+    made = {}
+    for name in names:
+        try:
+            made[name] = backends[name].make()
+        except WeightsError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return made
+
+
+def sequences(data: Path | None, per_class: int, length: int) -> Iterator[tuple[str, str, Clip]]:
+    """(class, name, clip), generated or from a folder, one at a time: videos are large."""
+    if data is not None:
+        for name, clip in read_folder(data).items():
+            yield "data", name, clip
+        return
+    for kind in held_out.CLASSES:
+        for number in range(per_class):
+            yield kind, f"{kind}_{number}", held_out.tracking_clip(kind, number, length)
+
+
+def bench_tracking(
+    names: Sequence[str], data: Path | None, per_class: int, length: int, timed_frames: int, output: Path
+) -> dict[str, TrackerResult]:
+    """Run every tracker over every sequence; one contact sheet a sequence."""
+    trackers: dict[str, Tracker[Any]] = {}
+    results: dict[str, TrackerResult] = {}
+    for name in names:
+        before_mib = memory_mib()
+        trackers |= installed(TRACKERS, [name])
+        if name in trackers:
+            results[name] = TrackerResult(TRACKERS[name].licence, memory_mib=memory_mib() - before_mib)
+    clip: Clip | None = None
+    total = None if data is not None else per_class * len(held_out.CLASSES)
+    progress = tqdm(
+        sequences(data, per_class, length), total=total, desc="tracking", unit="video", file=sys.stderr
+    )
+    for kind, label, clip in progress:
+        tracks = {}
+        for name, tracker in trackers.items():
+            before_mib = memory_mib()
+            uv_px, visible, judged = track_clip(tracker, clip)
+            results[name].memory_mib += max(0.0, memory_mib() - before_mib)
+            results[name].scores.setdefault(kind, []).append(tracking_score(clip, uv_px, visible, judged))
+            tracks[name] = (uv_px, visible)
+        contact_sheet(
+            output / f"tracks_{label}.png",
+            clip,
+            tracks,
+            np.linspace(1, len(clip) - 1, 4).astype(int).tolist(),
+        )
+    if clip is None:
+        raise ValueError("no sequences to measure on")
+    for name, tracker in trackers.items():
+        results[name].ms = {
+            n: float(np.median(tracking_ms(tracker, clip, n, timed_frames))) for n in POINT_COUNTS
+        }
+        results[name].ms_p95_32 = float(np.percentile(tracking_ms(tracker, clip, 32, 2 * timed_frames), 95))
+    return results
+
+
+def bench_transfer(names: Sequence[str], pairs: int, output: Path) -> dict[str, MatcherResult]:
+    """Run every matcher over held-out pairs of scenes."""
+    clips = [
+        held_out.transfer_pair(number)
+        for number in tqdm(range(pairs), desc="scenes", unit="pair", file=sys.stderr)
+    ]
+    results: dict[str, MatcherResult] = {}
+    found: dict[str, list[Matches]] = {}
+    for name, matcher in installed(MATCHERS, names).items():
+        outcomes = [
+            transfer_errors(matcher, clip)
+            for clip in tqdm(clips, desc=f"transfer {name}", unit="pair", file=sys.stderr)
+        ]
+        error_px = np.concatenate([o[0] for o in outcomes])
+        confidence = np.concatenate([o[1] for o in outcomes])
+        visible = np.concatenate([o[2] for o in outcomes])
+        found[name] = [o[3] for o in outcomes]
+        results[name] = MatcherResult(
+            MATCHERS[name].licence,
+            transfer_score(error_px, confidence, visible),
+            transfer_ms(matcher, clips[0]),
+            confidence,
+            (error_px <= 8.0) & visible,
+        )
+    shown = min(6, len(clips))
+    transfer_sheet(output / "transfer.png", clips[:shown], {name: m[:shown] for name, m in found.items()})
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/bench_perception"), help="folder for table, curves, sheets"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder of labelled video to track, instead of generated sequences"
+    )
+    parser.add_argument("--trackers", nargs="+", default=list(TRACKERS), choices=list(TRACKERS))
+    parser.add_argument("--matchers", nargs="+", default=list(MATCHERS), choices=list(MATCHERS))
+    parser.add_argument("--sequences", type=int, default=3, help="per class")
+    parser.add_argument("--frames", type=int, default=150, help="per sequence")
+    parser.add_argument("--pairs", type=int, default=60, help="scenes for transfer")
+    parser.add_argument(
+        "--quick", action="store_true", help="a look: one sequence of 40 frames a class, 10 scenes"
+    )
+    options = parser.parse_args(arguments)
+    per_class, length, pairs = (
+        (1, 40, min(10, options.pairs))
+        if options.quick
+        else (options.sequences, options.frames, options.pairs)
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    timed_frames = 30 if options.quick else 100
+    trackers = bench_tracking(options.trackers, options.data, per_class, length, timed_frames, options.output)
+    matchers = bench_transfer(options.matchers, pairs, options.output)
+    plot_delta(options.output / "delta.png", trackers)
+    plot_reliability(options.output / "reliability.png", matchers)
+    text, result = table(trackers, matchers), summary(trackers, matchers)
+    (options.output / "table.md").write_text(text)
+    (options.output / "metrics.json").write_text(json.dumps({"format_version": 1, **result}, indent=2) + "\n")
+    print(text)
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The learned tracker and matcher keep the contract of every tracker and matcher, whatever their weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from atk_perception.correspondence.atk import AtkMatcher, local_warps
+from atk_perception.correspondence.protocol import Matches, Template
+from atk_perception.learned.backbone import Backbone
+from atk_perception.learned.network import PointNetwork
+from atk_perception.registry import MATCHERS, TRACKERS
+from atk_perception.tracking.atk import AtkTracker
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(PointNetwork().requires_grad_(False))
+
+
+def found_at(uv_px: np.ndarray, confidence: float) -> Matches:
+    count = len(uv_px)
+    warp = np.tile(np.eye(2, dtype=np.float32), (count, 1, 1))
+    return Matches(uv_px.astype(np.float32), np.full(count, confidence, np.float32), warp)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (320, 240), (424, 240), (1280, 720)])
+def test_pixels_of_the_image_and_of_the_network_convert_back_and_forth(
+    backbone: Backbone, width: int, height: int
+) -> None:
+    frame = backbone(np.zeros((height, width, 3), np.uint8))
+    uv_px = np.array([[0, 0], [width - 1, height - 1], [17.25, 40.5]], np.float32)
+    np.testing.assert_allclose(frame.to_image(frame.to_network(uv_px)), uv_px, atol=1e-3)
+    assert frame.features.shape[3] == 80
+    assert frame.features.shape[2] * 4 * width >= 320 * height - width
+
+
+def test_an_image_of_another_kind_is_refused_by_its_shape(backbone: Backbone) -> None:
+    with pytest.raises(ValueError, match=r"\(48, 64\) float32"):
+        backbone(np.zeros((48, 64), np.float32))  # type: ignore[arg-type]
+
+
+def test_tracks_have_the_points_shapes_and_types(backbone: Backbone, make_scene: Any) -> None:
+    template = make_scene(seed=3).template(per_object=4)
+    tracker = AtkTracker(backbone)
+    state = tracker.start(template, template.image_rgb, found_at(template.uv_px, 0.9))
+    _, tracks = tracker.step(state, template.image_rgb)
+    assert tracks.uv_px.shape == (12, 2)
+    assert tracks.uv_px.dtype == np.float32
+    assert tracks.visible.dtype == np.bool_
+    assert tracks.confidence.dtype == np.float32
+    assert np.all((tracks.confidence >= 0) & (tracks.confidence <= 1))
+
+
+def test_all_memory_is_in_the_state(backbone: Backbone, make_scene: Any) -> None:
+    scene = make_scene(seed=4)
+    template = scene.template(per_object=4)
+    tracker = AtkTracker(backbone)
+    state = tracker.start(template, template.image_rgb, found_at(template.uv_px, 0.9))
+    later = scene.render(light=None, noise=6.0)
+    _, first = tracker.step(state, later)
+    tracker.step(state, template.image_rgb)
+    _, again = tracker.step(state, later)
+    np.testing.assert_array_equal(first.uv_px, again.uv_px)
+    np.testing.assert_array_equal(first.confidence, again.confidence)
+
+
+def test_a_scene_that_shows_nothing_raises_nothing(backbone: Backbone, make_scene: Any) -> None:
+    template = make_scene(seed=5).template(per_object=3)
+    matches = AtkMatcher(backbone).match(template, np.full((480, 640, 3), 90, np.uint8))
+    assert matches.uv_px.shape == (9, 2)
+    assert matches.warp.shape == (9, 2, 2)
+    assert np.isfinite(matches.uv_px).all()
+    assert np.isfinite(matches.warp).all()
+    assert np.all((matches.confidence >= 0) & (matches.confidence <= 1))
+
+
+def test_a_matcher_that_sees_its_template_again_starts_from_the_points_themselves(
+    backbone: Backbone, make_scene: Any
+) -> None:
+    template = make_scene(seed=6).template(per_object=4)
+    one = Template(template.image_rgb, template.uv_px)
+    matcher = AtkMatcher(backbone)
+    np.testing.assert_array_equal(
+        matcher.match(template, template.image_rgb).uv_px, matcher.match(one, template.image_rgb).uv_px
+    )
+
+
+@pytest.mark.parametrize("roll_deg", [0, 40, 135, 180, -90])
+def test_local_maps_follow_any_roll_though_many_matches_are_wrong(roll_deg: float) -> None:
+    rng = np.random.default_rng(abs(int(roll_deg)))
+    angle = np.deg2rad(roll_deg)
+    truth = 1.2 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    source = (
+        np.stack(np.meshgrid(np.arange(0, 160, 8), np.arange(0, 120, 8)), axis=-1)
+        .reshape(-1, 2)
+        .astype(np.float32)
+    )
+    target = (source @ truth.T + [60, 50] + rng.normal(0, 1.2, source.shape)).astype(np.float32)
+    wrong = rng.random(len(source)) < 0.4
+    target[wrong] = rng.uniform(0, 200, (wrong.sum(), 2))
+    points = rng.uniform(40, 100, (10, 2)).astype(np.float32)
+    warps = local_warps(points, (points @ truth.T + [60, 50]).astype(np.float32), source, target)
+    errors = np.linalg.norm(warps - truth, axis=(1, 2))
+    assert np.median(errors) < 0.15
+    assert np.max(errors) < 0.5
+
+
+def test_without_matches_around_a_local_map_is_the_identity() -> None:
+    far = np.array([[1e4, 1e4], [1e4, 1.1e4]], np.float32)
+    warps = local_warps(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32), far, far[::-1].copy())
+    np.testing.assert_allclose(warps[0], np.eye(2), atol=1e-3)
+
+
+def test_the_registry_knows_the_learned_backends_and_that_they_need_weights() -> None:
+    assert MATCHERS["atk"].needs_weights
+    assert TRACKERS["atk"].needs_weights
+    assert TRACKERS["atk"].causal
