@@ -1,106 +1,179 @@
-"""Physics of one episode: stepping, the robot's servos, and the questions that tasks and experts ask."""
+"""The physical and visual world of one episode: robot, task, disturbances, camera."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from atk_sim.robots.panda import ARM_JOINTS, FINGER_JOINTS, GRIPPER_ACTUATOR, ROBOT_PREFIX, TCP_SITE
-
-FloatArray = NDArray[np.float64]
+from atk_perception.image_codec import DepthImage, RgbImage
+from atk_perception.robot_description import RobotDescription
+from atk_sim.camera import FloatArray
+from atk_sim.disturbances import add_background, add_distractors, add_lights
+from atk_sim.experts import observed
+from atk_sim.robots.panda import (
+    ARM_ACTUATORS,
+    ARM_JOINTS,
+    FINGER_JOINTS,
+    GRIPPER_ACTUATOR,
+    TCP_SITE,
+    add_panda,
+)
+from atk_sim.scene import stream
+from atk_sim.tasks.protocol import Task
 
 PHYSICS_STEP_S = 0.002
+CAMERA = "camera"
+INITIAL_JOINT_SPREAD_RAD = 0.03
+FINGER_OPEN_M = 0.04
 
 
 class World:
-    """A compiled scene with a Panda in it. Positions are in the world frame: the robot's base, x forward, z up."""
+    """One episode's MuJoCo model and state.
 
-    def __init__(self, spec: mujoco.MjSpec, arm_position_rad: FloatArray, opening_m: float) -> None:
+    Args:
+        robot: gives the home position and the camera's image size.
+        task, disturbance, seed: together they decide everything; see `disturbances`.
+    """
+
+    def __init__(self, robot: RobotDescription, task: Task, disturbance: str, seed: int) -> None:
+        self.task, self._robot = task, robot
+        self.layout = task.layout(seed)
+        spec = mujoco.MjSpec()
+        spec.compiler.degree = False
         spec.option.timestep = PHYSICS_STEP_S
+        # The stiff servos and the fingers' contacts need an implicit integrator at this step.
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-        spec.option.cone = (
-            mujoco.mjtCone.mjCONE_ELLIPTIC
-        )  # a pinched piece creeps out under the pyramidal cone
+        spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
         spec.option.impratio = 10
+        spec.visual.global_.offwidth, spec.visual.global_.offheight = robot.camera.width, robot.camera.height
+        spec.visual.quality.offsamples = 0  # multisampling doubles the cost of a frame on a CPU
+        spec.visual.map.znear, spec.visual.map.zfar = 0.02, 4.0
+        add_panda(spec)
+        add_background(spec, disturbance, seed)
+        task.add_objects(spec, self.layout)
+        add_distractors(spec, self.layout, disturbance, seed, task.clearance_m)
+        add_lights(spec, disturbance, seed)
+        self._add_camera(spec)
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
-        self._arm_qpos = [self.model.joint(name).qposadr[0] for name in ARM_JOINTS]
-        self._arm_dof = [self.model.joint(name).dofadr[0] for name in ARM_JOINTS]
-        self._finger_qpos = [self.model.joint(name).qposadr[0] for name in FINGER_JOINTS]
-        self._arm_servo = [self.model.actuator(name).id for name in ARM_JOINTS]
-        self._gripper_servo = self.model.actuator(GRIPPER_ACTUATOR).id
-        self._is_robot = np.array(
-            [self.model.body(body).name.startswith(ROBOT_PREFIX) for body in range(self.model.nbody)]
-        )
-        self.data.qpos[self._arm_qpos] = arm_position_rad
-        self.data.qpos[self._finger_qpos] = opening_m / 2
-        self.set_servos(arm_position_rad, opening_m)
+        self._place_robot(stream(seed, "arm"))
         mujoco.mj_forward(self.model, self.data)
 
-    def set_servos(self, arm_position_rad: FloatArray, opening_m: float) -> None:
-        """Where the position servos pull from now on; MuJoCo clips to the joints' ranges."""
-        self.data.ctrl[self._arm_servo] = arm_position_rad
-        self.data.ctrl[self._gripper_servo] = opening_m / 2
+    def _add_camera(self, spec: mujoco.MjSpec) -> None:
+        placement = self.task.camera
+        pose = placement.T_world_camera
+        # MuJoCo's cameras look along -z with y up; the optical frame (REP 103) looks along z with y down.
+        quaternion = np.zeros(4)
+        mujoco.mju_mat2Quat(quaternion, (pose[:3, :3] @ np.diag([1.0, -1.0, -1.0])).ravel())
+        camera = spec.worldbody.add_camera(name=CAMERA, pos=pose[:3, 3], quat=quaternion)
+        camera.fovy = np.degrees(
+            placement.vertical_field_rad
+        )  # always degrees, whatever the compiler's angles
 
-    def advance(self, duration_s: float) -> None:
-        """Let physics run; afterwards every position, velocity and contact is that of the new state."""
-        mujoco.mj_step(self.model, self.data, nstep=round(duration_s / PHYSICS_STEP_S))
-        mujoco.mj_forward(self.model, self.data)
+    def _place_robot(self, rng: np.random.Generator) -> None:
+        home = np.array(self._robot.home_rad)
+        start = home + rng.uniform(-INITIAL_JOINT_SPREAD_RAD, INITIAL_JOINT_SPREAD_RAD, home.shape)
+        for name, value in zip(ARM_JOINTS, start, strict=True):
+            self.data.joint(name).qpos[0] = value
+            self.data.actuator(name).ctrl[0] = value
+        for name in FINGER_JOINTS:
+            self.data.joint(name).qpos[0] = FINGER_OPEN_M
+        self.data.actuator(GRIPPER_ACTUATOR).ctrl[0] = FINGER_OPEN_M
+
+    # -- robot -------------------------------------------------------------------------------------
+
+    def measured(self) -> FloatArray:
+        """(J + 1,) joint positions [rad] and gripper opening [m]."""
+        q, opening_m = observed(self.data)
+        return np.append(q, opening_m)
+
+    def command(self, action: FloatArray) -> None:
+        """Set the servos: (J + 1,) joint positions [rad] and gripper opening [m]."""
+        for name, value in zip(ARM_ACTUATORS, action[:-1], strict=True):
+            self.data.actuator(name).ctrl[0] = value
+        self.data.actuator(GRIPPER_ACTUATOR).ctrl[0] = np.clip(action[-1] / 2, 0.0, FINGER_OPEN_M)
+
+    def step(self, seconds: float) -> None:
+        """Advance physics."""
+        for _ in range(round(seconds / PHYSICS_STEP_S)):
+            mujoco.mj_step(self.model, self.data)
+
+    def success(self) -> bool:
+        """Whether the task is done now."""
+        return self.task.success(self.model, self.data)
 
     @property
-    def arm_position_rad(self) -> FloatArray:
-        """(7,) in the order of ARM_JOINTS."""
-        return np.array(self.data.qpos[self._arm_qpos])
-
-    @property
-    def arm_velocity_rad_s(self) -> FloatArray:
-        """(7,) in the order of ARM_JOINTS."""
-        return np.array(self.data.qvel[self._arm_dof])
-
-    @property
-    def opening_m(self) -> float:
-        """Free width between the fingers' pads."""
-        return float(self.data.qpos[self._finger_qpos].sum())
-
-    @property
-    def tcp_position_m(self) -> FloatArray:
-        """(3,) of the point between the fingertips."""
+    def hand_position_m(self) -> FloatArray:
+        """(3,) position of the hand's tool centre point in the world [m]."""
         return np.array(self.data.site(TCP_SITE).xpos)
 
-    @property
-    def tcp_yaw_rad(self) -> float:
-        """Heading of the hand's x axis; the fingers close across it."""
-        x_axis = self.data.site(TCP_SITE).xmat.reshape(3, 3)[:, 0]
-        return float(np.arctan2(x_axis[1], x_axis[0]))
 
-    def body_pose(self, name: str) -> FloatArray:
-        """(4, 4) T_world_body."""
-        pose = np.eye(4)
-        body = self.data.body(name)
-        pose[:3, :3] = body.xmat.reshape(3, 3)
-        pose[:3, 3] = body.xpos
-        return pose
+class CameraRenderer:
+    """Renders a world's camera off screen; keep one and `show` it each new world.
 
-    def body_position_m(self, name: str) -> FloatArray:
-        """(3,) of the body's origin."""
-        return np.array(self.data.body(name).xpos)
+    The images are what `camera_info` describes: pixel centres at integers, no distortion.
+    """
 
-    def body_speed(self, name: str) -> float:
-        """Linear speed of the body's centre of mass [m/s]."""
-        return float(np.linalg.norm(self.data.body(name).cvel[3:]))
+    def __init__(self, width: int, height: int) -> None:
+        self._size = (height, width)
+        self._renderer: mujoco.Renderer | None = None
 
-    def touching(self, first: str, second: str) -> bool:
-        """Whether two bodies are in contact."""
-        wanted = {self.model.body(first).id, self.model.body(second).id}
-        return any({a, b} == wanted for a, b in self._contact_bodies())
+    def show(self, world: World) -> None:
+        """Render this world from now on."""
+        self.close()
+        self._world = world
+        self._renderer = mujoco.Renderer(world.model, *self._size)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._renderer.scene.flags[flag] = False
 
-    def touches_robot(self, name: str) -> bool:
-        """Whether a body is in contact with any part of the robot."""
-        body = self.model.body(name).id
-        return any(
-            (a == body and self._is_robot[b]) or (b == body and self._is_robot[a])
-            for a, b in self._contact_bodies()
+    def _updated(self) -> mujoco.Renderer:
+        if self._renderer is None:
+            raise RuntimeError("no world to render; call show(world) first")
+        self._renderer.update_scene(self._world.data, CAMERA)
+        return self._renderer
+
+    def rgb(self) -> RgbImage:
+        """(H, W, 3) uint8."""
+        image: RgbImage = self._updated().render().copy()
+        return image
+
+    def depth(self) -> DepthImage:
+        """(H, W) float32 distance along the optical axis [m]."""
+        renderer = self._updated()
+        renderer.enable_depth_rendering()
+        try:
+            depth_m: DepthImage = renderer.render().astype(np.float32)
+        finally:
+            renderer.disable_depth_rendering()
+        return depth_m
+
+    def segmentation(self) -> NDArray[np.int32]:
+        """(H, W) geom id of every pixel, -1 where there is none."""
+        renderer = self._updated()
+        renderer.enable_segmentation_rendering()
+        try:
+            ids = renderer.render()
+        finally:
+            renderer.disable_segmentation_rendering()
+        geoms: NDArray[np.int32] = np.where(ids[..., 1] == mujoco.mjtObj.mjOBJ_GEOM, ids[..., 0], -1).astype(
+            np.int32
         )
+        return geoms
 
-    def _contact_bodies(self) -> list[tuple[int, int]]:
-        pairs = self.data.contact.geom[: self.data.ncon]
-        return [(int(self.model.geom_bodyid[a]), int(self.model.geom_bodyid[b])) for a, b in pairs]
+    def close(self) -> None:
+        """Release the graphics context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

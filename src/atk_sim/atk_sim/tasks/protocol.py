@@ -1,35 +1,46 @@
-"""What a task is: objects, a seeded start, success decided by physics, a camera, and the expert's intention."""
+"""What a task is: objects in a scene, where they start, when it is done, and how an expert does it."""
 
-from typing import Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from atk_sim.camera import CameraPlacement
-from atk_sim.experts import Goal
 from atk_sim.scene import Layout
-from atk_sim.world import World
+
+if TYPE_CHECKING:
+    from atk_sim.experts import ExpertGoal
+
+FloatArray = NDArray[np.float64]
 
 
 class Task(Protocol):
-    """One manipulation task; one file in `tasks/`, one line in the registry.
-
-    An episode is built from scratch: `sample_layout` draws where things are (disturbance RP), `add_objects` puts them
-    into the scene. Physics then runs; `success` and `goal` read nothing but its state, so they hold no memory.
-    """
+    """One task, one file. A task holds no state: everything is in the model, the data and the layout."""
 
     name: str
     max_duration_s: float
     camera: CameraPlacement
+    # Distractors keep this far from the task's objects, so that they never block the way of the hand.
+    clearance_m: float
 
-    def sample_layout(self, rng: np.random.Generator) -> Layout:
-        """Draw the start of every object. Distractors keep clear of all of them."""
+    def layout(self, seed: int) -> Layout:
+        """Where every object starts (random object pose, RP), a pure function of the seed."""
+        ...
 
     def add_objects(self, spec: mujoco.MjSpec, layout: Layout) -> None:
-        """Put the objects of `layout` into the scene; the table's surface is z = 0."""
+        """Put the task's objects into the scene."""
+        ...
 
-    def success(self, world: World) -> bool:
-        """Whether the task is accomplished in this state."""
+    def success(self, model: mujoco.MjModel, data: mujoco.MjData) -> bool:
+        """Whether physics says that the task is done."""
+        ...
 
-    def goal(self, world: World) -> Goal:
-        """Where the privileged expert wants the hand next, as a function of the present state alone."""
+    def expert_goal(self, model: mujoco.MjModel, data: mujoco.MjData, opening_m: float) -> ExpertGoal:
+        """Where the expert's hand should go next, from the state alone (no memory, no clock).
+
+        `opening_m` is the measured gripper opening [m].
+        """
+        ...
