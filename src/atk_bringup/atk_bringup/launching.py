@@ -24,8 +24,7 @@ from atk_perception.robot_description import RobotDescription
 BOOLEAN = ("true", "false")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
-# RViz saves absolute topic names; these make them, and TF, follow the namespace (as Nav2 does).
-RVIZ_TOPICS = ("keypoints/overlay", "keypoints/markers", "camera/image_raw", "camera/camera_info")
+# With a namespace, TF is that robot's own (as in Nav2).
 TF_REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 # Each simulated robot has a time of its own, so /clock follows the namespace too.
 OWN_CLOCK = [("/clock", "clock")]
@@ -117,7 +116,7 @@ class InNamespace(Substitution):
 
     def perform(self, context: LaunchContext) -> str:
         """The fully qualified name."""
-        topic = perform_substitutions(context, self._topic)
+        topic = str(perform_substitutions(context, self._topic))
         # The namespace that the surrounding groups have pushed, this launch file's own among them.
         namespace = (context.launch_configurations.get("ros_namespace") or "").strip("/")
         return topic if topic.startswith("/") else "/".join(["", *filter(None, [namespace, topic])])
@@ -136,7 +135,7 @@ class InReplay(Substitution):
 
     def perform(self, context: LaunchContext) -> str:
         """The relative name."""
-        return "replay/" + self._topic.perform(context).lstrip("/")
+        return "replay/" + str(self._topic.perform(context)).lstrip("/")
 
 
 def argument(
@@ -159,12 +158,6 @@ def text(value: Any) -> ParameterValue:
 def boolean(value: Any) -> ParameterValue:
     """A boolean parameter."""
     return ParameterValue(value, value_type=bool)
-
-
-def reliable_images(robot_file: RobotFile) -> dict[Any, str]:
-    """Parameter of a node that must not miss an image: its subscription asks for reliable delivery."""
-    topic = InNamespace(RobotEntry(robot_file, "camera.image_topic"))
-    return {("qos_overrides.", topic, ".subscription.reliability"): "reliable"}
 
 
 def managed_node(
@@ -193,7 +186,48 @@ def managed_node(
     )
 
 
-def rviz(robot_file: RobotFile) -> list[Node]:
+def camera_topics(robot_file: RobotFile) -> list[tuple[str, RobotEntry]]:
+    """Remappings from the names our nodes use to those of the robot description."""
+    return [
+        ("camera/image_raw", RobotEntry(robot_file, "camera.image_topic")),
+        ("camera/image_raw/compressed", RobotEntry(robot_file, "camera.recorded_topic")),
+        ("camera/camera_info", RobotEntry(robot_file, "camera.camera_info_topic")),
+    ]
+
+
+def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLaunchArgument]:
+    """Arguments of `tracker`, with this launch file's defaults."""
+    return [
+        argument(
+            "image_reliability",
+            "delivery that the tracker asks for; reliable loses nothing, but hears no best-effort camera",
+            image_reliability,
+            ["best_effort", "reliable"],
+        ),
+        argument("compressed", "track the recorded (compressed) image topic", compressed, BOOLEAN),
+    ]
+
+
+def tracker(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> Node:
+    """The tracker, on the camera topics of the robot description."""
+    topics = camera_topics(robot_file)
+    parameters = {
+        "run_folder": text(LaunchConfiguration("run_folder")),
+        "compressed": boolean(LaunchConfiguration("compressed")),
+    }
+    # rclpy names these parameters after the topic as it is once namespace and remappings are applied.
+    reliability = {
+        ("qos_overrides.", InNamespace(topic), ".subscription.reliability"): text(
+            LaunchConfiguration("image_reliability")
+        )
+        for _, topic in topics[:2]
+    }
+    return managed_node(
+        "atk_perception", "tracker_node", "tracker", {**parameters, **reliability}, [*topics, *remappings]
+    )
+
+
+def rviz(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> list[Node]:
     """RViz, and the camera's frame in TF where nobody else publishes it: without one RViz draws no marker."""
     frame = RobotEntry(robot_file, "camera.frame_id")
     wanted = LaunchConfiguration("rviz")
@@ -208,7 +242,13 @@ def rviz(robot_file: RobotFile) -> list[Node]:
             executable="rviz2",
             name="rviz",
             arguments=["-d", str(share() / "rviz" / "atk.rviz")],
-            remappings=[*((f"/{topic}", topic) for topic in RVIZ_TOPICS), *TF_REMAPPINGS],
+            # RViz saves absolute topic names; these make them follow the namespace and the robot description.
+            remappings=[
+                *((f"/{topic}", topic) for topic in ("keypoints/overlay", "keypoints/markers")),
+                *((f"/{topic}", name) for topic, name in camera_topics(robot_file)),
+                *TF_REMAPPINGS,
+                *remappings,
+            ],
             condition=IfCondition(wanted),
         ),
         Node(
@@ -255,7 +295,9 @@ def bringup(
                 "tuning of the nodes (YAML)",
                 str(share() / "config" / "atk.params.yaml"),
             ),
-            argument("autostart", "false: the nodes wait for a lifecycle manager", "true", BOOLEAN),
+            argument(
+                "autostart", "false: the nodes wait for a lifecycle manager, unconfigured", "true", BOOLEAN
+            ),
             argument("use_sim_time", "follow /clock instead of the wall clock", use_sim_time, BOOLEAN),
             argument("log_level", "how much the nodes say", "info", LOG_LEVELS),
             GroupAction(

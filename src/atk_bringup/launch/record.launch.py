@@ -1,7 +1,9 @@
 """The recorder of demonstrations, on a robot or with the simulator beside it.
 
-ros2 launch atk_bringup record.launch.py robot:=/data/my_robot.yaml output:=/data/demonstrations
-ros2 launch atk_bringup record.launch.py simulator:=true output:=demonstrations
+Usage:
+
+    ros2 launch atk_bringup record.launch.py robot:=/data/my_robot.yaml output:=/data/demonstrations
+    ros2 launch atk_bringup record.launch.py simulator:=true output:=demonstrations
 """
 
 from launch import LaunchDescription
@@ -55,7 +57,7 @@ def generate_launch_description() -> LaunchDescription:
                 {"robot": text(robot_file), "output": text(LaunchConfiguration("output"))},
                 OWN_CLOCK,
             ),
-            *rviz(robot_file),
+            *rviz(robot_file, OWN_CLOCK),
         ],
         use_sim_time=simulator,
     )

@@ -1,7 +1,9 @@
 """Tracker and policy on a recorded bag; what they command goes to replay/... and reaches no robot.
 
-ros2 launch atk_bringup replay.launch.py run_folder:=/data/run
-ros2 bag play BAG --clock 100
+Usage:
+
+    ros2 launch atk_bringup replay.launch.py run_folder:=/data/run
+    ros2 bag play BAG --clock 100
 """
 
 from launch import LaunchDescription
@@ -14,10 +16,11 @@ from atk_bringup.launching import (
     argument,
     bringup,
     managed_node,
-    reliable_images,
     rviz,
     rviz_arguments,
     text,
+    tracker,
+    tracker_arguments,
 )
 
 
@@ -34,15 +37,11 @@ def generate_launch_description() -> LaunchDescription:
                 "robot description: a shipped name or a path; empty: the one in the run folder",
                 "",
             ),
+            *tracker_arguments(image_reliability="reliable", compressed="true"),
             *rviz_arguments(camera_frame="true"),
         ],
         [
-            managed_node(
-                "atk_perception",
-                "tracker_node",
-                "tracker",
-                {"run_folder": text(run_folder), **reliable_images(robot_file)},
-            ),
+            tracker(robot_file),
             managed_node(
                 "atk_policy",
                 "policy_node",

@@ -1,6 +1,8 @@
 """Tracker and policy on a real robot. Nothing moves until the action policy/run is asked for.
 
-ros2 launch atk_bringup robot.launch.py run_folder:=/data/run robot:=/data/my_robot.yaml
+Usage:
+
+    ros2 launch atk_bringup robot.launch.py run_folder:=/data/run robot:=/data/my_robot.yaml
 """
 
 from launch import LaunchDescription
@@ -13,10 +15,13 @@ from atk_bringup.launching import (
     RobotFile,
     argument,
     bringup,
+    camera_topics,
     managed_node,
     rviz,
     rviz_arguments,
     text,
+    tracker,
+    tracker_arguments,
 )
 
 
@@ -37,6 +42,7 @@ def generate_launch_description() -> LaunchDescription:
                 "camera_source", "of the camera node: device, video file or image folder", "/dev/video0"
             ),
             argument("camera_calibration", "of the camera node: calibration file (YAML)", ""),
+            *tracker_arguments(image_reliability="best_effort", compressed="false"),
             *rviz_arguments(camera_frame="false"),
         ],
         [
@@ -49,9 +55,10 @@ def generate_launch_description() -> LaunchDescription:
                     "calibration": text(LaunchConfiguration("camera_calibration")),
                     "frame_id": text(RobotEntry(robot_file, "camera.frame_id")),
                 },
+                camera_topics(robot_file),
                 condition=IfCondition(LaunchConfiguration("camera")),
             ),
-            managed_node("atk_perception", "tracker_node", "tracker", {"run_folder": text(run_folder)}),
+            tracker(robot_file),
             managed_node(
                 "atk_policy",
                 "policy_node",

@@ -1,6 +1,8 @@
 """The offline selection as an action server (`selection/select`); the command line is `ros2 run atk_policy select`.
 
-ros2 launch atk_bringup select.launch.py
+Usage:
+
+    ros2 launch atk_bringup select.launch.py
 """
 
 from launch import LaunchDescription

@@ -1,7 +1,9 @@
 """The simulated robot, driven by the policy of a run folder or by its scripted expert.
 
-ros2 launch atk_bringup sim.launch.py run_folder:=runs/demo/run
-ros2 launch atk_bringup sim.launch.py driver:=expert rviz:=true
+Usage:
+
+    ros2 launch atk_bringup sim.launch.py run_folder:=runs/demo/run
+    ros2 launch atk_bringup sim.launch.py driver:=expert rviz:=true
 """
 
 from launch import LaunchDescription
@@ -17,10 +19,11 @@ from atk_bringup.launching import (
     boolean,
     bringup,
     managed_node,
-    reliable_images,
     rviz,
     rviz_arguments,
     text,
+    tracker,
+    tracker_arguments,
 )
 
 
@@ -48,6 +51,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             argument("seed", "seed of the first episode", "0"),
             argument("wait_for_reset", "begin when the service sim/reset is called", "false", BOOLEAN),
+            *tracker_arguments(image_reliability="reliable", compressed="false"),
             *rviz_arguments(camera_frame="true"),
         ],
         [
@@ -67,14 +71,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             GroupAction(
                 [
-                    managed_node(
-                        "atk_perception",
-                        "tracker_node",
-                        "tracker",
-                        # In lock-step every image is answered, so none may be lost on the way.
-                        {"run_folder": text(run_folder), **reliable_images(robot_file)},
-                        OWN_CLOCK,
-                    ),
+                    tracker(robot_file, OWN_CLOCK),
                     managed_node(
                         "atk_policy",
                         "policy_node",
@@ -85,7 +82,7 @@ def generate_launch_description() -> LaunchDescription:
                 ],
                 condition=with_policy,
             ),
-            *rviz(robot_file),
+            *rviz(robot_file, OWN_CLOCK),
         ],
         use_sim_time="true",
     )
