@@ -24,8 +24,8 @@ from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.recording import DemonstrationWriter, RecordingError
 from atk_perception.robot_description import RobotDescription
 
-# A second of images at 100 Hz may wait for a slow disk before one is lost.
-QUEUE_DEPTH = 100
+# Ten seconds of joint states at 100 Hz may wait for a slow disk before one is lost.
+QUEUE_DEPTH = 1000
 
 
 class RecordNode(ManagedNode):

@@ -35,6 +35,8 @@ COLUMNS = ("RP", "RB", "RO", "Light")
 # Demonstrations use seeds from 0; results are reported on seeds that nothing was tuned on.
 FIRST_REPORT_SEED = 10_000
 VIDEO_RATE_HZ = 20
+# A machine that is busy with something else may lose a message; the same seed gives the same episode again.
+RECORDING_TRIES = 3
 
 
 class RolloutVideo:
@@ -169,13 +171,17 @@ def record(args: argparse.Namespace, robot: Path, folder: Path, domain_id: int) 
 
     def work(client: ClosedLoopClient, seed: int) -> None:
         name = f"episode_{seed:04d}"
-        success, message = client.record_expert(args.task, "RP", seed, name)
-        if not success:
-            tqdm.write(f"seed {seed}: the expert failed, discarded", file=sys.stderr)
-        elif "WITH PROBLEMS" in message:
-            raise GraphError(f"demonstration {name}: {message}")
-        else:
-            kept.append(folder / name)
+        for _ in range(RECORDING_TRIES):
+            success, message = client.record_expert(args.task, "RP", seed, name)
+            if not success:
+                tqdm.write(f"seed {seed}: the expert failed, discarded", file=sys.stderr)
+                return
+            if "WITH PROBLEMS" not in message:
+                kept.append(folder / name)
+                return
+            tqdm.write(f"seed {seed}: {message}; recorded again", file=sys.stderr)
+            shutil.rmtree(folder / name)
+        raise GraphError(f"demonstration {name} had problems {RECORDING_TRIES} times; is the disk too slow?")
 
     _on_graphs(
         args,

@@ -35,7 +35,9 @@ from atk_sim.simulation import Simulation
 JOINT_STATES_HZ = 100.0
 IDLE_CLOCK_PERIOD_S = 0.05
 ANSWER_TIMEOUT_S = 5.0  # of wall time; the first image of a scene may take a second to transfer
-RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+# Simulated time can run faster than a recorder's disk for a moment; what waits is kept, not lost.
+RELIABLE = QoSProfile(depth=40, reliability=ReliabilityPolicy.RELIABLE)
+JOINT_STATE_DEPTH = 1000
 EXPERT, TOPICS = "expert", "topics"
 # Simulated time begins here: stamp 0 means "no stamp" to many ROS tools.
 START_NS = 1_000_000_000
@@ -83,7 +85,7 @@ class SimRobotNode(ManagedNode):
         self._action = np.append(robot.home_rad, robot.gripper.max_m)
         camera, topics = robot.camera, robot.topics
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
-        self._joints_publisher = self.create_publisher(JointState, topics.joint_states, 50)
+        self._joints_publisher = self.create_publisher(JointState, topics.joint_states, JOINT_STATE_DEPTH)
         self._image_publisher = self.create_publisher(Image, camera.image_topic, RELIABLE)
         self._png_publisher = self.create_publisher(
             CompressedImage, f"{camera.image_topic}/compressed", RELIABLE
