@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, Substitution
 from launch.actions import DeclareLaunchArgument, GroupAction, SetEnvironmentVariable, Shutdown
@@ -18,8 +19,6 @@ from launch.substitutions import AndSubstitution, EnvironmentVariable, LaunchCon
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
 from launch_ros.actions import Node, PushRosNamespace, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
-
-from atk_perception.robot_description import RobotDescription
 
 BOOLEAN = ("true", "false")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -80,7 +79,11 @@ class RobotFile(Substitution):
 
 
 class RobotEntry(Substitution):
-    """An entry of the robot description, as 'camera.frame_id'."""
+    """An entry of the robot description, as 'camera.frame_id'.
+
+    Read as plain YAML: `ros2 launch` runs in the system's Python, which may lack the libraries that
+    validate the file. The nodes validate it.
+    """
 
     def __init__(self, robot_file: RobotFile, entry: str) -> None:
         super().__init__()
@@ -95,11 +98,14 @@ class RobotEntry(Substitution):
         """The entry as text.
 
         Raises:
-            RobotDescriptionError: the file is not a valid robot description.
+            KeyError: the file has no such entry.
         """
-        value: Any = RobotDescription.load(self._robot_file.perform(context))
+        path = self._robot_file.perform(context)
+        value = yaml.safe_load(Path(path).read_text())
         for name in self._entry.split("."):
-            value = getattr(value, name)
+            if not isinstance(value, dict) or name not in value:
+                raise KeyError(f"{path} is not a robot description: it has no entry '{self._entry}'")
+            value = value[name]
         return str(value)
 
 
@@ -211,10 +217,6 @@ def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLa
 def tracker(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> Node:
     """The tracker, on the camera topics of the robot description."""
     topics = camera_topics(robot_file)
-    parameters = {
-        "run_folder": text(LaunchConfiguration("run_folder")),
-        "compressed": boolean(LaunchConfiguration("compressed")),
-    }
     # rclpy names these parameters after the topic as it is once namespace and remappings are applied.
     reliability = {
         ("qos_overrides.", InNamespace(topic), ".subscription.reliability"): text(
@@ -223,7 +225,15 @@ def tracker(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -
         for _, topic in topics[:2]
     }
     return managed_node(
-        "atk_perception", "tracker_node", "tracker", {**parameters, **reliability}, [*topics, *remappings]
+        "atk_perception",
+        "tracker_node",
+        "tracker",
+        {
+            "run_folder": text(LaunchConfiguration("run_folder")),
+            "compressed": boolean(LaunchConfiguration("compressed")),
+            **reliability,
+        },
+        [*topics, *remappings],
     )
 
 
@@ -241,7 +251,7 @@ def rviz(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> l
             package="rviz2",
             executable="rviz2",
             name="rviz",
-            arguments=["-d", str(share() / "rviz" / "atk.rviz")],
+            arguments=["-d", str(share() / "rviz" / "atk.rviz"), "-f", frame],
             # RViz saves absolute topic names; these make them follow the namespace and the robot description.
             remappings=[
                 *((f"/{topic}", topic) for topic in ("keypoints/overlay", "keypoints/markers")),

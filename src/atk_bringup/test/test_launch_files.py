@@ -1,0 +1,227 @@
+"""The launch files under the real launch and launch_ros. They come with ROS 2 from apt, not from PyPI."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from conftest import PACKAGE
+
+REASON = "launch and launch_ros are not installed (they come with ROS 2 from apt, not from PyPI)"
+pytest.importorskip("launch", reason=REASON)
+pytest.importorskip("launch_ros", reason=REASON)
+
+import cv2
+import numpy as np
+from launch import LaunchContext
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launched_graph import LaunchedGraph
+from rclpy.qos import ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float64MultiArray
+from test_rviz_configuration import documented_topics
+
+from atk_interfaces.msg import EpisodeStatus, KeypointArray, PolicyStatus
+from atk_interfaces.srv import RecordEpisode, ResetEpisode
+from atk_perception.frames import stamp_ns_of
+from atk_perception.image_codec import fill_png_message
+
+LAUNCH = PACKAGE / "launch"
+NAMES = ["record", "replay", "robot", "select", "sim"]
+COMMON = {"namespace", "params_file", "autostart", "use_sim_time", "log_level"}
+
+
+def arguments_of(name: str) -> dict:
+    source = PythonLaunchDescriptionSource(str(LAUNCH / f"{name}.launch.py"))
+    return {a.name: a for a in source.get_launch_description(LaunchContext()).get_launch_arguments()}
+
+
+# -- without starting anything -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_argument_describes_itself(name):
+    """What `ros2 launch atk_bringup NAME.launch.py --show-args` prints."""
+    arguments = arguments_of(name)
+    assert set(arguments) >= COMMON
+    for argument in arguments.values():
+        assert len(argument.description) > 10, argument.name
+        default = argument.default_value
+        if default is not None and [getattr(part, "text", None) for part in default] in (["true"], ["false"]):
+            assert argument.choices == ["true", "false"], argument.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_lists_every_argument(name):
+    readme = (PACKAGE / "README.md").read_text()
+    section = re.search(rf"^### `{name}\.launch\.py`\n(.*?)(?=^##)", readme, re.MULTILINE | re.DOTALL)
+    assert section, f"README.md has no section for {name}.launch.py"
+    own = set(arguments_of(name)) - COMMON
+    assert set(re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE)) == own
+
+
+# -- refusals ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("robot", {}, r"run_folder"),
+        ("sim", {"driver": "nobody"}, r"'topics', 'expert'"),
+        ("sim", {"robot": "no_such_robot"}, r"no robot description at .*no_such_robot.*sim_panda"),
+        ("replay", {"run_folder": "/nowhere"}, r"no robot description at /nowhere/robot.yaml"),
+        # The nodes come up, refuse, and launch ends with them.
+        ("robot", {"run_folder": "/nowhere", "robot": "sim_panda"}, r"run folder /nowhere does not exist"),
+    ],
+)
+def test_a_launch_that_cannot_work_ends_and_says_why(name, arguments, message, log, domain_id):
+    with LaunchedGraph(LAUNCH / f"{name}.launch.py", arguments, log, domain_id) as graph:
+        graph.ends()
+        assert re.search(message, graph.log()), graph.log()
+        assert not graph.left_over()
+
+
+# -- up and down -------------------------------------------------------------------------------------
+
+
+def test_sim_brings_the_documented_graph_up_and_down(run_folder, log, domain_id):
+    arguments = {"run_folder": run_folder, "log_level": "warn", "seed": 5}
+    with LaunchedGraph(LAUNCH / "sim.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes("/sim", "/tracker", "/policy")
+        keypoints, statuses = (
+            graph.received(KeypointArray, "keypoints"),
+            graph.received(PolicyStatus, "policy/status"),
+        )
+        episodes = graph.received(EpisodeStatus, "sim/episode")
+        graph.wait_for("answers to images", lambda: len(keypoints) > 3 and len(statuses) > 3 and episodes)
+        assert episodes[0].seed == 5
+        documented = {
+            f"/{topic.lstrip('/')}": kind.replace("/", "/msg/") for topic, kind in documented_topics().items()
+        }
+        published = graph.published()
+        ours = {topic for topic in published if not topic.startswith(("/parameter_events", "/rosout"))}
+        ours = {
+            topic for topic in ours if "/_action/" not in topic and not topic.endswith("/transition_event")
+        }
+        assert ours == set(documented) - {"/joint_trajectory_controller/joint_trajectory"}
+        assert {topic: published[topic] for topic in ours} == {topic: documented[topic] for topic in ours}
+        for node in ("/sim", "/tracker", "/policy"):
+            assert graph.parameters(node, ["use_sim_time", "autostart"]) == [True, True]
+        # In lock-step no image may be lost.
+        (tracker,) = graph.node.get_subscriptions_info_by_topic("/camera/image_raw")
+        assert tracker.node_name == "tracker"
+        assert tracker.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        assert graph.interrupt() == 0
+        assert not graph.left_over()
+    assert "Traceback" not in log.read_text()
+
+
+def test_two_robots_share_one_graph(tmp_path, log, domain_id):
+    both = tmp_path / "both.launch.py"
+    both.write_text(
+        f"""
+from launch import LaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+def generate_launch_description():
+    return LaunchDescription([
+        GroupAction([IncludeLaunchDescription(
+            PythonLaunchDescriptionSource({str(LAUNCH / "sim.launch.py")!r}),
+            launch_arguments={{"namespace": name, "driver": "expert", "seed": seed}}.items(),
+        )])
+        for name, seed in (("left", "1"), ("right", "2"))
+    ])
+"""
+    )
+    with LaunchedGraph(both, {}, log, domain_id) as graph:
+        graph.wait_for_nodes("/left/sim", "/right/sim")
+        episodes = {name: graph.received(EpisodeStatus, f"/{name}/sim/episode") for name in ("left", "right")}
+        images = {name: graph.received(Image, f"/{name}/camera/image_raw") for name in ("left", "right")}
+        graph.wait_for("images of both", lambda: all([*episodes.values(), *images.values()]))
+        assert {status.seed for status in episodes["left"]} == {1}
+        assert {status.seed for status in episodes["right"]} == {2}
+        published = graph.published()
+        absolute = {"/diagnostics", "/parameter_events", "/rosout"}
+        assert {topic.split("/")[1] for topic in set(published) - absolute} == {"left", "right"}
+        assert "/left/clock" in published
+
+
+def test_replay_commands_no_robot(run_folder, log, domain_id):
+    """Recorded (compressed) images in, commands out on replay/... only."""
+    with LaunchedGraph(LAUNCH / "replay.launch.py", {"run_folder": run_folder}, log, domain_id) as graph:
+        graph.wait_for_nodes("/tracker", "/policy")
+        keypoints = graph.received(KeypointArray, "keypoints")
+        clock = graph.node.create_publisher(Clock, "/clock", 10)
+        joints = graph.node.create_publisher(JointState, "joint_states", 10)
+        images = graph.node.create_publisher(CompressedImage, "camera/image_raw/compressed", 10)
+        graph.wait_for(
+            "nodes that listen to the bag",
+            lambda: images.get_subscription_count()
+            and joints.get_subscription_count()
+            and clock.get_subscription_count() == 2,
+        )
+        picture = cv2.cvtColor(cv2.imread(str(run_folder / "template.png")), cv2.COLOR_BGR2RGB)
+        message = fill_png_message(CompressedImage(), np.ascontiguousarray(picture))
+        message.header.stamp.sec = 7
+        clock.publish(Clock(clock=message.header.stamp))
+        images.publish(message)
+        graph.wait_for("keypoints of the recorded image", lambda: keypoints)
+        assert stamp_ns_of(keypoints[0]) == 7_000_000_000
+        published = graph.published()
+        assert "/replay/forward_position_controller/commands" in published
+        assert "/replay/gripper_position_controller/commands" in published
+        assert not [topic for topic in published if topic.startswith(("/forward", "/gripper", "/joint_traj"))]
+        assert graph.parameters("/policy", ["use_sim_time"]) == [True]
+
+
+def test_record_with_the_simulator_writes_a_demonstration(tmp_path, log, domain_id):
+    arguments = {"simulator": "true", "output": tmp_path / "demonstrations"}
+    with LaunchedGraph(LAUNCH / "record.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes("/sim", "/recorder")
+        assert graph.parameters("/recorder", ["use_sim_time"]) == [True]
+        episodes = graph.received(EpisodeStatus, "sim/episode")
+        request = RecordEpisode.Request
+        # The recorder refuses until every topic has its publisher.
+        graph.wait_for(
+            "a start of the recording",
+            lambda: graph.call(
+                RecordEpisode, "recorder/episode", request(command=request.START, name="one")
+            ).success,
+        )
+        assert graph.call(ResetEpisode, "sim/reset", ResetEpisode.Request(seed=1)).success
+        graph.wait_for("twenty periods of the expert", lambda: len(episodes) >= 20)
+        answer = graph.call(RecordEpisode, "recorder/episode", request(command=request.KEEP))
+        assert answer.success, answer.message
+    assert list((tmp_path / "demonstrations" / "one").glob("*.mcap"))
+
+
+def test_robot_waits_for_a_request_and_plays_images_from_a_folder(run_folder, tmp_path, log, domain_id):
+    """The camera node beside tracker and policy; without joint states and a goal nothing is commanded."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    template = cv2.imread(str(run_folder / "template.png"))
+    for k in range(3):
+        cv2.imwrite(str(folder / f"{k}.png"), template)
+    arguments = {"run_folder": run_folder, "camera": "true", "camera_source": folder, "namespace": "arm"}
+    with LaunchedGraph(LAUNCH / "robot.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes("/arm/camera", "/arm/tracker", "/arm/policy")
+        commands = graph.received(Float64MultiArray, "/arm/forward_position_controller/commands")
+        assert graph.parameters("/arm/tracker", ["use_sim_time"]) == [False]
+        (tracker,) = graph.node.get_subscriptions_info_by_topic("/arm/camera/image_raw")
+        assert tracker.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        time.sleep(1.0)
+        assert not commands
+
+
+def test_select_offers_its_action(log, domain_id):
+    with LaunchedGraph(LAUNCH / "select.launch.py", {}, log, domain_id) as graph:
+        graph.wait_for_nodes("/selection")
+        graph.wait_for(
+            "the action server",
+            lambda: "/selection/select/_action/status" in graph.published(),
+        )
+        assert graph.interrupt() == 0
+        assert not graph.left_over()
