@@ -73,7 +73,7 @@ def test_the_readme_lists_every_argument(name):
         ("sim", {"robot": "no_such_robot"}, r"no robot description at .*no_such_robot.*sim_panda"),
         ("replay", {"run_folder": "/nowhere"}, r"no robot description at /nowhere/robot.yaml"),
         # The nodes come up, refuse, and launch ends with them.
-        ("robot", {"run_folder": "/nowhere", "robot": "sim_panda"}, r"run folder /nowhere does not exist"),
+        ("robot", {"run_folder": "/nowhere", "robot": "sim_panda"}, r"cannot configure: .*/nowhere"),
     ],
 )
 def test_a_launch_that_cannot_work_ends_and_says_why(name, arguments, message, log, domain_id):
