@@ -24,6 +24,7 @@ from atk_perception.training.train import (
 
 SMALL = TrainingParameters(
     pair_minutes=0.01,
+    head_minutes=0.01,
     clip_minutes=0.01,
     pair_batch=2,
     clip_batch=1,
@@ -84,7 +85,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(clips: Path, tmp_path: Path, pa
     assert min(losses[-3:]) < 0.9 * losses[0]
 
 
-def test_a_run_goes_through_both_stages_and_leaves_weights(clips: Path, tmp_path: Path) -> None:
+def test_a_run_goes_through_all_stages_and_leaves_weights(clips: Path, tmp_path: Path) -> None:
     Trainer(tmp_path, SMALL).run(clips)
     about = json.loads((tmp_path / "checkpoint.json").read_text())
     assert about["progress"]["step"] >= 2

@@ -1,12 +1,13 @@
 """Train the backbone and the tracker on generated clips, on a CPU or a GPU.
 
     python -m atk_perception.training.generator CLIPS
-    python -m atk_perception.training.train CLIPS OUTPUT --pair-minutes 15 --clip-minutes 40
+    python -m atk_perception.training.train CLIPS OUTPUT --pair-minutes 20 --head-minutes 15 --clip-minutes 30
 
-Two stages, each with a budget of minutes and a learning rate that falls to nothing by its end:
+Three stages, each with a budget of minutes and a learning rate that falls to nothing by its end:
 
 - pairs: two frames of a clip; each point must be found among all cells of the other frame (InfoNCE), both ways.
-- clips: the tracker is run as it will be used, frame by frame on its own state. Losses: the posterior's cross entropy,
+- heads: the tracker's own parts on the encoder as it is, which is kept: twice as many steps in the same time.
+- clips: everything. In this stage and the one before, the tracker is run as it will be used, frame by frame on its own state. Losses: the posterior's cross entropy,
   Huber on every refinement (later ones weigh more), visibility, and whether the estimate is within 8 px.
 
 A checkpoint (OUTPUT/checkpoint.safetensors, with the optimiser's moments, and OUTPUT/checkpoint.json) is written every
@@ -19,7 +20,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,7 @@ from atk_perception.learned.network import (
     CELL_PX,
     CERTAIN_WITHIN_PX,
     PointNetwork,
+    PointState,
     begin,
     channels_last,
     describe_points,
@@ -42,34 +44,45 @@ from atk_perception.learned.network import (
 from atk_perception.learned.weights import save_weights
 from atk_perception.training.clip import Clip, load_clip
 
+STAGES = ("pair", "head", "clip")
+
 
 @dataclass(frozen=True)
 class TrainingParameters:
     """What a run is made of.
 
     Attributes:
-        pair_minutes, clip_minutes: budgets of the two stages.
+        pair_minutes, head_minutes, clip_minutes: budgets of the stages.
         pair_batch, clip_batch: clips per step.
         clip_frames: frames the tracker is unrolled over.
         points: per clip.
         iterations: refinements per frame.
+        turned_fraction: share of templates that are turned and scaled.
+        known_start_fraction: share of batches in which the tracker is told where the points are at first.
+        teacher_fraction: share of visible points put back to the truth after each frame. A tracker that has not learnt to
+            see yet would otherwise spend every frame searching.
         crop_width, crop_height: training sees a window of the clip's frames, multiples of 16: more clips per second.
-        pair_learning_rate, clip_learning_rate: at the top of the schedule.
+        pair_learning_rate, head_learning_rate, clip_learning_rate: at the top of the schedule.
         seed: of weights, and of every step's draw.
         threads: of torch.
         device: "cpu" or "cuda".
     """
 
-    pair_minutes: float = 15.0
-    clip_minutes: float = 40.0
+    pair_minutes: float = 20.0
+    head_minutes: float = 15.0
+    clip_minutes: float = 30.0
     pair_batch: int = 8
     clip_batch: int = 3
     clip_frames: int = 6
     points: int = 32
     iterations: int = 3
+    turned_fraction: float = 0.25
+    known_start_fraction: float = 0.6
+    teacher_fraction: float = 0.4
     crop_width: int = 224
     crop_height: int = 192
     pair_learning_rate: float = 1.5e-3
+    head_learning_rate: float = 2e-3
     clip_learning_rate: float = 7e-4
     seed: int = 0
     threads: int = 2
@@ -104,7 +117,7 @@ def draw_clip(
     centre = int(often[rng.integers(max(1, len(often) // 2))])
     full_size = np.array([clip.video_rgb.shape[2], clip.video_rgb.shape[1]])
 
-    turned = rng.random() < 0.5
+    turned = rng.random() < parameters.turned_fraction
     angle, scale = (rng.uniform(-np.pi, np.pi), np.exp(rng.uniform(-0.4, 0.4))) if turned else (0.0, 1.0)
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     at = size * rng.uniform(0.2, 0.8, 2)
@@ -262,6 +275,9 @@ def clip_loss(
             )
         terms["px4"].append(mean_over(close, visible))
         state = network.advance(frame, state, estimate)
+        state = put_back(
+            frame, state, truth, visible & (torch.rand_like(truth[..., 0]) < parameters.teacher_fraction)
+        )
         said = torch.sigmoid(estimate.visible_logit[-1]) * torch.sigmoid(estimate.certain_logit[-1]) > 0.5
         terms["oa"].append((said == visible).float().mean())
     mean = {name: torch.stack(values).mean() for name, values in terms.items()}
@@ -275,11 +291,25 @@ def clip_loss(
     return {"loss": loss, **{name: value.detach() for name, value in mean.items()}}
 
 
+def put_back(features: Tensor, state: PointState, uv_px: Tensor, chosen: Tensor) -> PointState:
+    """The state with `chosen` (B, N) points seen, with certainty 0.9, about where they truly are."""
+    pick = chosen[..., None]
+    off_px = uv_px + torch.randn_like(uv_px)
+    return replace(
+        state,
+        uv_px=torch.where(pick, off_px, state.uv_px),
+        latest=torch.where(pick, describe_points(features, off_px), state.latest),
+        certain=torch.where(chosen, torch.full_like(state.certain, 0.9), state.certain),
+        unseen=torch.where(chosen, torch.zeros_like(state.unseen), state.unseen),
+    )
+
+
 @dataclass
 class Progress:
     """Where a run is: (stage minutes spent, steps, running means of the terms)."""
 
     pair_minutes: float = 0.0
+    head_minutes: float = 0.0
     clip_minutes: float = 0.0
     step: int = 0
 
@@ -341,20 +371,21 @@ class Trainer:
         self.means = about["means"]
 
     def run(self, clips: Path) -> None:
-        """Both stages, from where they are to the end of their budgets.
+        """All stages, from where they are to the end of their budgets.
 
         Raises:
             ValueError: no clips.
         """
-        for pairs in (True, False):
-            budget = self.parameters.pair_minutes if pairs else self.parameters.clip_minutes
-            self._stage(clips, pairs, budget)
+        for stage in STAGES:
+            self.network.encoder.requires_grad_(stage != "head")
+            self._stage(clips, stage)
         self.save()
 
-    def _stage(self, clips: Path, pairs: bool, budget_minutes: float) -> None:
+    def _stage(self, clips: Path, stage: str) -> None:
         parameters, progress = self.parameters, self.progress
-        key = "pair_minutes" if pairs else "clip_minutes"
-        top = parameters.pair_learning_rate if pairs else parameters.clip_learning_rate
+        key, pairs = f"{stage}_minutes", stage == "pair"
+        budget_minutes: float = getattr(parameters, key)
+        top: float = getattr(parameters, f"{stage}_learning_rate")
         spent, saved, started, paths = (
             getattr(progress, key),
             time.monotonic(),
@@ -377,7 +408,9 @@ class Trainer:
             terms = (
                 pair_loss(self.network, batch)
                 if pairs
-                else clip_loss(self.network, batch, parameters, bool(rng.random() < 0.3))
+                else clip_loss(
+                    self.network, batch, parameters, bool(rng.random() < parameters.known_start_fraction)
+                )
             )
             self.optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(terms["loss"])
