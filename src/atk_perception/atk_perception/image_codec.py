@@ -71,7 +71,7 @@ def rgb_from_message(message: Any) -> RgbImage:
     channels, conversion = _TO_RGB[message.encoding]
     pixels = _rows(message, np.dtype(np.uint8), channels)
     return (
-        pixels.copy() if conversion is None else cv2.cvtColor(pixels, conversion).astype(np.uint8, copy=False)
+        pixels.copy() if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
     )
 
 
@@ -137,7 +137,7 @@ def _rgb_from_compressed(message: Any) -> RgbImage:
         raise ImageFormatError(
             f"compressed image ({message.format!r}, {data.size} bytes) cannot be decoded; it may be cut short"
         )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _rows(message: Any, dtype: np.dtype[Any], channels: int) -> npt.NDArray[Any]:

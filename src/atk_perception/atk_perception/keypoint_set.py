@@ -80,11 +80,10 @@ class KeypointSet:
                 f"keypoint set '{self.name}': ids must have shape (N,) and uv_px (N, 2) with N >= 1, "
                 f"got {ids.shape} and {uv_px.shape}"
             )
-        repeated = (
-            np.unique(ids[np.diff(np.sort(ids), prepend=-1) == 0]) if len(np.unique(ids)) < len(ids) else []
-        )
-        if len(repeated):
-            raise KeypointSetError(f"keypoint set '{self.name}': ids appear more than once: {list(repeated)}")
+        values, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any():
+            repeated = values[counts > 1].tolist()
+            raise KeypointSetError(f"keypoint set '{self.name}': ids appear more than once: {repeated}")
         size = (self.image_width, self.image_height)
         outside = ~np.all(
             (uv_px >= -0.5) & (uv_px <= np.array(size, np.float32) - 0.5), axis=1

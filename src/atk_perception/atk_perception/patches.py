@@ -150,8 +150,8 @@ def make_bank(pyramid: tuple[Float, ...], uv_px: Float, warp: Float, shape: Patc
     patches = sample(image, uv_px, warp, offsets, shape.level)
 
     def slope(step: tuple[float, float]) -> Float:
-        ahead = sample(image, uv_px, warp, offsets + np.float32(step), shape.level)
-        behind = sample(image, uv_px, warp, offsets - np.float32(step), shape.level)
+        ahead = sample(image, uv_px, warp, offsets + np.array(step, np.float32), shape.level)
+        behind = sample(image, uv_px, warp, offsets - np.array(step, np.float32), shape.level)
         return (ahead - behind) / np.float32(2 * spacing)
 
     slope_u, slope_v = slope((spacing, 0.0)), slope((0.0, spacing))

@@ -39,7 +39,9 @@ def test_depth_keeps_metres_and_says_where_nothing_was_measured():
     read = depth_from_message(fill_depth_message(Image(), depth_m))
     np.testing.assert_array_equal(read[0], [0.5, 1.25])
     assert np.isnan(read[1, 0])
-    millimetres = Image(height=1, width=2, encoding="16UC1", step=4, data=np.array([1500, 0], np.uint16).tobytes())
+    millimetres = Image(
+        height=1, width=2, encoding="16UC1", step=4, data=np.array([1500, 0], np.uint16).tobytes()
+    )
     assert depth_from_message(millimetres)[0, 0] == pytest.approx(1.5)
 
 

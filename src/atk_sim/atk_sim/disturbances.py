@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_sim import textures
+from atk_sim.robots.panda import SCENE_CONTACT
 from atk_sim.scene import (
-    SCENE_CONTACT,
     Layout,
     Placement,
     add_body,

@@ -82,7 +82,8 @@ class Expert:
         )
         arm = joint_position_rad + SERVO_LAG_S * solution[: len(joint_position_rad)]
         low, high = self._robot.action_min, self._robot.action_max
-        return np.clip(np.append(arm, goal.opening_m), low, high)
+        action: FloatArray = np.clip(np.append(arm, goal.opening_m), low, high)
+        return action
 
 
 def observed(data: mujoco.MjData) -> tuple[FloatArray, float]:

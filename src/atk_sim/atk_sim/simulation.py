@@ -18,6 +18,7 @@ SUCCESS_HOLD_S = 0.4
 # Servo noise of 1: a slow random walk of half a hundredth of a radian, some 4 mm at the hand.
 SERVO_NOISE_RAD = 0.004
 SERVO_NOISE_MEMORY = 0.93
+EXPERT_SHARE_OF_LIMITS = 0.6  # of the robot's velocity and acceleration: demonstrations stay easy to follow
 
 
 class Simulation:
@@ -53,6 +54,7 @@ class Simulation:
         self._noise_rng = stream(seed, "servo")
         self._noise_rad = np.zeros(self.robot.joint_count)
         self._command = self.world.measured()
+        self._last_change_rad = np.zeros(self.robot.joint_count)
         self.steps = 0
         self.succeeded = False
         self._success_s = 0.0
@@ -93,7 +95,25 @@ class Simulation:
         measured = self.measured()
         world = self.world
         goal = world.task.expert_goal(world.model, world.data, float(measured[-1]))
-        return self._expert.command(measured[:-1], float(measured[-1]), goal)
+        command = self._expert.command(measured[:-1], float(measured[-1]), goal)
+        command[:-1] = self._gently_towards(command[:-1])
+        return command
+
+    def _gently_towards(self, wanted_rad: FloatArray) -> FloatArray:
+        """(J,) the next joint command towards `wanted_rad`, bounded in velocity and acceleration.
+
+        The change is shrunk as a whole, not joint by joint, so that the hand keeps its direction.
+        """
+        joints, period_s = self.robot.joints, 1.0 / self.robot.camera.rate_hz
+        faster = EXPERT_SHARE_OF_LIMITS * period_s * np.array(joints.velocity_max_rad_s)
+        harder = EXPERT_SHARE_OF_LIMITS * period_s**2 * np.array(joints.acceleration_max_rad_s2)
+        change = _scaled_into(wanted_rad - self._command[:-1], faster)
+        change = self._last_change_rad + _scaled_into(change - self._last_change_rad, harder)
+        self._last_change_rad = change
+        bounded: FloatArray = np.clip(
+            self._command[:-1] + change, self.robot.action_min[:-1], self.robot.action_max[:-1]
+        )
+        return bounded
 
     def command(self, action: FloatArray) -> None:
         """(J + 1,) in effect from now on; it stays until the next."""
@@ -131,3 +151,8 @@ class Simulation:
         """Release the renderer."""
         if self._renderer is not None:
             self._renderer.close()
+
+
+def _scaled_into(values: FloatArray, bounds: FloatArray) -> FloatArray:
+    """`values` divided by one number, so that each is within its bound."""
+    return values / max(1.0, float(np.max(np.abs(values) / bounds)))

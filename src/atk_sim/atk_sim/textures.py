@@ -6,6 +6,7 @@ on them from any other. Those of round objects are drawn about the picture's cen
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -293,7 +294,7 @@ def _planks(rng: np.random.Generator, size: int, low: Colour, high: Colour, plan
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     picture = np.empty((size, size, 3), np.float32)
     edges = np.linspace(0, size, planks + 1).astype(int)
-    for top, bottom in zip(edges[:-1], edges[1:], strict=True):
+    for top, bottom in pairwise(edges):
         warp = value_noise(rng, size, 3, 3)[top:bottom]
         rings = (
             y[top:bottom] + 0.10 * warp + 0.03 * np.sin(4 * x[top:bottom] + rng.uniform(0, 6))
@@ -372,7 +373,8 @@ def _terrazzo(rng: np.random.Generator, size: int, low: Colour, high: Colour) ->
 def _tiles(rng: np.random.Generator, size: int, low: Colour, high: Colour) -> Texture:
     count = int(rng.integers(3, 9))
     shades = rng.random((count, count)).astype(np.float32)
-    picture = blend(cv2.resize(shades, (size, size), interpolation=cv2.INTER_NEAREST), low, high)
+    tiles = np.asarray(cv2.resize(shades, (size, size), interpolation=cv2.INTER_NEAREST), np.float32)
+    picture = blend(tiles, low, high)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size * count
     joint = (np.minimum(np.abs(x - np.round(x)), np.abs(y - np.round(y))) < 0.03)[..., None]
     return to_texture(
@@ -413,7 +415,7 @@ _SURFACES: tuple[Callable[[np.random.Generator, int, Colour, Colour], Texture], 
 
 
 def _pixel(point: NDArray[np.float64] | tuple[float, float]) -> tuple[int, int]:
-    return int(round(float(point[0]))), int(round(float(point[1])))
+    return round(float(point[0])), round(float(point[1]))
 
 
 def _line(

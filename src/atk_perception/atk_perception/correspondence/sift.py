@@ -35,8 +35,8 @@ class SiftParameters:
 
     Attributes:
         contrast_threshold: of SIFT; a quarter of Lowe's, because objects of one colour are worth features too.
-        max_features: strongest kept per image; bounds the time on a textured table.
-        max_matches: strongest kept; the vote is quadratic in it.
+        cell_px, features_per_cell, matches_per_cell: the strongest so many are kept in every cell of the image, so
+            that a textured table bounds neither the time nor drowns the small object that lies on it.
         neighbourhood_px: distance on the template at which a match's vote has fallen to 0.6; about the radius of an
             object that a robot grasps, seen at 640x480.
         tolerance_px, tolerance_per_px: a match agrees with a hypothesis within tolerance_px plus this share of its
@@ -46,8 +46,9 @@ class SiftParameters:
     """
 
     contrast_threshold: float = 0.01
-    max_features: int = 4000
-    max_matches: int = 1600
+    cell_px: int = 40
+    features_per_cell: int = 24
+    matches_per_cell: int = 12
     neighbourhood_px: float = 22.0
     tolerance_px: float = 2.5
     tolerance_per_px: float = 0.12
@@ -90,9 +91,7 @@ class SiftMatcher:
 
     def __init__(self, parameters: SiftParameters | None = None) -> None:
         self.parameters = parameters or SiftParameters()
-        self._sift = cv2.SIFT_create(
-            nfeatures=self.parameters.max_features, contrastThreshold=self.parameters.contrast_threshold
-        )
+        self._sift = cv2.SIFT_create(contrastThreshold=self.parameters.contrast_threshold)
         # The same template is matched to every scene of a task: its features are kept until another one comes.
         self._reference: _Reference | None = None
 
@@ -154,7 +153,11 @@ class SiftMatcher:
             & (np.abs(change) < parameters.scale_max)
         )
         keep = np.flatnonzero(usable)
-        keep = keep[np.argsort(-weight[keep])[: parameters.max_matches]]
+        keep = keep[
+            _strongest_per_cell(
+                _as_points(template.position[row[keep]]), weight[keep], parameters.cell_px, parameters.matches_per_cell
+            )
+        ]
         return _Votes(
             template.position[row[keep]],
             scene.position[column[keep]],
@@ -248,6 +251,15 @@ def _align(
     first = align(coarse, pyramid, uv_px, warp, iterations=4, affine=False)
     second = align(fine, pyramid, first.uv_px, first.warp, iterations=5, affine=True)
     return second.uv_px, second.warp, second.ncc
+
+
+def _strongest_per_cell(uv_px: Float, strength: Float, cell_px: int, count: int) -> NDArray[np.int_]:
+    """Indices of the `count` strongest of each square cell of `cell_px`."""
+    cell = (uv_px // cell_px).astype(np.int64) @ np.array([1, 1 << 20])
+    order = np.lexsort((-strength, cell))
+    _, first, size = np.unique(cell[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(first, size)
+    return order[rank < count]
 
 
 def _as_points(z: NDArray[np.complex64]) -> Float:

@@ -273,7 +273,8 @@ class TemplateLkTracker:
         off = np.linalg.norm(aligned.uv_px - state.uv_px[index], axis=1)
         agrees = ~supported[index] | (off < parameters.agreement_px)
         good = (aligned.ncc > parameters.regain_ncc) & agrees & _inside(aligned.uv_px, state.grey)
-        uv_px, warp, visible, ncc = (a.copy() for a in (state.uv_px, state.warp, state.visible, state.ncc))
+        uv_px, warp = state.uv_px.copy(), state.warp.copy()
+        visible, ncc = state.visible.copy(), state.ncc.copy()
         uv_px[index[good]] = aligned.uv_px[good]
         warp[index[good]] = aligned.warp[good]
         ncc[index[good]] = aligned.ncc[good]

@@ -132,6 +132,8 @@ def _save(path: Path, shells: tuple[Shell, ...]) -> None:
 def _load(path: Path) -> tuple[Shell, ...]:
     with np.load(path, allow_pickle=False) as arrays:
         names = [name.removesuffix("/vertices_m") for name in arrays.files if name.endswith("/vertices_m")]
-        return tuple(
-            Shell(*name.split("/"), arrays[f"{name}/vertices_m"], arrays[f"{name}/faces"]) for name in names
-        )
+        shells = []
+        for name in names:
+            link, material = name.split("/")
+            shells.append(Shell(link, material, arrays[f"{name}/vertices_m"], arrays[f"{name}/faces"]))
+        return tuple(shells)
