@@ -161,6 +161,11 @@ def text(value: Any) -> ParameterValue:
     return ParameterValue(value, value_type=str)
 
 
+def number(value: Any) -> ParameterValue:
+    """A floating-point parameter, also when what is given is written as a whole number."""
+    return ParameterValue(value, value_type=float)
+
+
 def boolean(value: Any) -> ParameterValue:
     """A boolean parameter."""
     return ParameterValue(value, value_type=bool)
