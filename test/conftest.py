@@ -53,5 +53,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def run_folder(recorded: list[Path]) -> Path:
     """A run folder selected from them: not a good policy, but a whole one."""
     run = recorded[0].parents[1] / "run"
-    demo.select(demo_arguments(), robot_file("sim_panda"), recorded[0].parent, run)
+    settings = run.with_name("selection.yaml")
+    settings.write_text("select: {steps: 200, members: 2, batch: 128}\nrefit: {steps: 300, batch: 128}\n")
+    demo.select(demo_arguments(selection=settings), robot_file("sim_panda"), recorded[0].parent, run)
     return run

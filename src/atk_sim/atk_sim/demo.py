@@ -200,6 +200,8 @@ def select(args: argparse.Namespace, robot: Path, demonstrations: Path, run_fold
     """Run the offline selection as a person would; returns its metrics."""
     command = [str(executable_path("atk_policy", "select")), str(demonstrations), "--output", str(run_folder)]
     command += ["--robot", str(robot)]
+    if args.selection:
+        command += ["--config", str(args.selection)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     metrics: dict[str, Any] = json.loads((run_folder / "report" / "metrics.json").read_text())
     return metrics
@@ -319,6 +321,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=float,
         default=1.0,
         help="plant disturbance while recording, 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--selection", type=Path, default=None, help="selection settings (YAML) that differ from the defaults"
     )
     parser.add_argument(
         "--robot", type=Path, default=None, help="robot description (default: the simulated Panda)"
