@@ -139,6 +139,7 @@ class TrackerNode(ManagedNode):
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
             self._keypoints.reset()
+            self._overlay.reset()
         response.success, response.message = True, "the next image is transferred into afresh"
         return response
 
