@@ -46,8 +46,8 @@ def load_network(path: Path = PACKAGED) -> PointNetwork:
     """
     if not path.is_file():
         raise WeightsError(
-            f"no weights at {path}. They come with the package; if this is a clone without large files, or you train your "
-            "own, run: python -m atk_perception.training.train --help"
+            f"no weights at {path}. None are shipped yet: train them as learned/MODEL_CARD.md says "
+            "(python -m atk_perception.training.train --help), or choose another backend"
         )
     try:
         with safe_open(path, framework="pt") as file:
