@@ -16,13 +16,14 @@ class TransferParameters:
 
     Attributes:
         min_confidence: a point counts as found from here on.
-        min_found_fraction: share of the set that must be found. Low, because random candidates also lie on a
-            background that a new scene does not have; a selected set has hardly any such points.
+        min_found_fraction: share of the set that must be found. Scenes that do not show the objects reach a quarter
+            by chance (look-alike patches); a half would refuse random candidates, some of which lie on a background
+            that is not there.
         min_found: points that must be found at least (or all, for a smaller set): three fix an affine map.
     """
 
     min_confidence: float = 0.5
-    min_found_fraction: float = 0.1
+    min_found_fraction: float = 0.4
     min_found: int = 3
 
 

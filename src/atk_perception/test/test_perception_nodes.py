@@ -1,0 +1,190 @@
+"""Camera and tracker as processes over DDS: one answer per image, errors that name the fix."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from std_srvs.srv import Trigger
+
+from atk_interfaces.msg import KeypointArray
+from atk_perception.image_codec import fill_rgb_message, rgb_from_message
+from atk_perception.keypoint_set import KeypointSet
+
+DOMAIN = 12 + os.getpid() % 60
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+RELIABLE_IMAGES = ["-p", "qos_overrides./camera/image_raw.subscription.reliability:=reliable"]
+
+
+def start(module: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-c",
+        f"from atk_perception.{module} import main; main()",
+        "--ros-args",
+        *arguments,
+    ]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+class Peer:
+    """A node of this process in the tests' DDS domain."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.node = rclpy.create_node("test_peer", context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+
+    def until(self, ready, timeout_s: float = 30.0) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not ready() and time.monotonic() < deadline:
+            self._executor.spin_once(timeout_sec=0.05)
+        return bool(ready())
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@pytest.fixture
+def peer():
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    return output
+
+
+def test_the_tracker_answers_every_image_exactly_once(make_scene, peer, tmp_path):
+    scene = make_scene(seed=11)
+    template = scene.template()
+    KeypointSet.create("set", template.uv_px, template.image_rgb, camera_name="camera").save(tmp_path)
+    process = start("tracker_node", "-p", f"run_folder:={tmp_path}", *RELIABLE_IMAGES)
+    answers: list[KeypointArray] = []
+    overlays: list[Image] = []
+    publisher = peer.node.create_publisher(Image, "camera/image_raw", RELIABLE)
+    peer.node.create_subscription(KeypointArray, "keypoints", answers.append, RELIABLE)
+    reset = peer.node.create_client(Trigger, "tracker/reset")
+    try:
+        assert peer.until(lambda: publisher.get_subscription_count() and reset.service_is_ready())
+
+        def show(sec: int, image: np.ndarray) -> KeypointArray:
+            message = fill_rgb_message(Image(), image)
+            message.header.stamp.sec, message.header.frame_id = sec, "camera_optical_frame"
+            publisher.publish(message)
+            assert peer.until(lambda: any(a.header.stamp.sec == sec for a in answers)), (
+                f"no answer to image {sec}"
+            )
+            return next(a for a in answers if a.header.stamp.sec == sec)
+
+        first = show(1, scene.render())
+        assert first.tracker_state == KeypointArray.TRACKING
+        assert first.header.frame_id == "camera_optical_frame"
+        uv = np.array(first.uv_px).reshape(-1, 2)
+        assert np.median(np.linalg.norm(uv - template.uv_px, axis=1)) < 1.0
+        refused = show(2, scene.render()[:300])
+        assert refused.tracker_state == KeypointArray.TRANSFER_FAILED
+        assert not any(refused.visible)
+        peer.node.create_subscription(Image, "keypoints/overlay", overlays.append, RELIABLE)
+        for sec in range(3, 9):
+            assert show(sec, scene.render()).tracker_state == KeypointArray.TRACKING
+        assert peer.until(lambda: len(overlays) >= 1)
+        assert rgb_from_message(overlays[-1]).shape == (480, 640, 3)
+        future = reset.call_async(Trigger.Request())
+        assert peer.until(future.done)
+        assert future.result().success
+        assert show(9, scene.render()).tracker_state == KeypointArray.TRACKING
+        assert sorted(a.header.stamp.sec for a in answers) == list(range(1, 10))
+    finally:
+        output = end(process)
+    assert "another aspect ratio" in output
+
+
+def test_a_tracker_without_a_run_folder_says_so():
+    output, _ = start("tracker_node").communicate(timeout=30)
+    assert "parameter 'run_folder' is empty" in output
+
+
+def test_a_camera_node_plays_a_folder_of_images(peer, tmp_path):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(5)]
+    for k, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / f"{k:03d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    calibration = tmp_path / "calibration.yaml"
+    write_calibration(calibration, 64, 48)
+    seen: list[Image] = []
+    infos: list[CameraInfo] = []
+    peer.node.create_subscription(Image, "camera/image_raw", seen.append, RELIABLE)
+    peer.node.create_subscription(CameraInfo, "camera/camera_info", infos.append, RELIABLE)
+    process = start(
+        "camera_node",
+        "-p",
+        f"source:={tmp_path}",
+        "-p",
+        "rate_hz:=20.0",
+        "-p",
+        "loop:=true",
+        "-p",
+        f"calibration:={calibration}",
+    )
+    try:
+        assert peer.until(lambda: len(seen) >= 6 and len(infos) >= 6)
+    finally:
+        end(process)
+    originals = {image.tobytes() for image in images}
+    assert all(rgb_from_message(message).tobytes() in originals for message in seen)
+    assert infos[0].k[0] == 50.0
+    assert {(s.header.stamp.sec, s.header.stamp.nanosec) for s in seen} <= {
+        (i.header.stamp.sec, i.header.stamp.nanosec) for i in infos
+    }
+
+
+def write_calibration(path: Path, width: int, height: int) -> None:
+    path.write_text(
+        f"image_width: {width}\nimage_height: {height}\ncamera_name: camera\n"
+        "camera_matrix: {rows: 3, cols: 3, data: [50, 0, 32, 0, 50, 24, 0, 0, 1]}\n"
+        "distortion_model: plumb_bob\ndistortion_coefficients: {rows: 1, cols: 5, data: [0, 0, 0, 0, 0]}\n"
+        "rectification_matrix: {rows: 3, cols: 3, data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}\n"
+        "projection_matrix: {rows: 3, cols: 4, data: [50, 0, 32, 0, 0, 50, 24, 0, 0, 0, 1, 0]}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("/nowhere/video.mp4", "is no device, video file or folder"), ("EMPTY", "holds no image")],
+)
+def test_an_unusable_source_is_named(tmp_path, source, message):
+    source = str(tmp_path) if source == "EMPTY" else source
+    output, _ = start("camera_node", "-p", f"source:={source}").communicate(timeout=30)
+    assert message in output
+
+
+def test_a_calibration_of_another_size_is_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((48, 64, 3), np.uint8))
+    calibration = tmp_path / "calibration.yaml"
+    write_calibration(calibration, 640, 480)
+    output, _ = start(
+        "camera_node", "-p", f"source:={tmp_path}", "-p", f"calibration:={calibration}"
+    ).communicate(timeout=30)
+    assert "is for 640x480 images, the source gives 64x48" in output

@@ -1,0 +1,186 @@
+"""Keypoints are found in new scenes and followed through them, and refused where they are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atk_perception.candidates import sample_candidates
+from atk_perception.keypoint_set import KeypointSet, KeypointSetError
+from atk_perception.keypoint_tracker import KeypointTracker, TrackerState
+from atk_perception.overlay import Overlay
+from atk_perception.registry import MATCHERS, TRACKERS, make_matcher, make_tracker
+
+PERIOD_NS = 33_333_333
+
+
+def keypoint_set_of(template) -> KeypointSet:
+    return KeypointSet.create("test", template.uv_px, template.image_rgb, camera_name="camera")
+
+
+def new_tracker(template) -> KeypointTracker:
+    return KeypointTracker(keypoint_set_of(template), make_matcher("sift"), make_tracker("template_lk"))
+
+
+@pytest.mark.parametrize("angle_deg", [0, 35, 90, 180])
+@pytest.mark.parametrize("scale", [0.75, 1.0, 1.35])
+def test_transfer_survives_rotation_scale_background_and_light(make_scene, pose, light, angle_deg, scale):
+    scene = make_scene(seed=1)
+    template = scene.template()
+    poses = [pose(p.u + 25, p.v - 15, np.deg2rad(angle_deg), scale) for p in scene.home]
+    image = scene.render(poses, scene.new_background(5), light((1.1, 0.9, 0.8), 0.3))
+    matches = make_matcher("sift").match(template, image)
+    error = np.linalg.norm(matches.uv_px - scene.truth(template, poses), axis=1)
+    sure = matches.confidence > 0.5
+    assert sure.mean() > 0.7
+    assert np.median(error[sure]) < 1.5
+    assert (error[sure] > 8.0).mean() < 0.05
+
+
+def test_a_scene_without_the_objects_is_refused(make_scene):
+    template = make_scene(seed=1).template()
+    elsewhere = make_scene(seed=2).render()
+    tracker = new_tracker(template)
+    seen = tracker.update(0, elsewhere)
+    assert seen.tracker_state is TrackerState.TRANSFER_FAILED
+    assert not seen.visible.any()
+    assert "needed" in seen.reason
+
+
+def test_moving_objects_are_followed_and_found_again_behind_an_occluder(make_scene, pose):
+    scene = make_scene(seed=3)
+    template = scene.template()
+    tracker = new_tracker(template)
+    covered, hidden_said, errors = 0, 0, []
+    for k in range(45):
+        poses = [pose(p.u + 1.5 * k, p.v - 0.8 * k, 0.02 * k) for p in scene.home]
+        bar = (12 * k - 150, 0, 12 * k - 60, 480)  # crosses every object
+        seen = tracker.update(k * PERIOD_NS, scene.render(poses, occluder=bar))
+        truth = scene.truth(template, poses)
+        behind = (truth[:, 0] > bar[0] + 8) & (truth[:, 0] < bar[2] - 8)
+        covered += int(behind.sum())
+        hidden_said += int((behind & ~seen.visible).sum())
+        errors.append(np.linalg.norm(seen.uv_px - truth, axis=1)[seen.visible & ~behind])
+    assert seen.tracker_state is TrackerState.TRACKING
+    assert seen.visible.mean() > 0.75
+    every = np.concatenate(errors)
+    assert np.median(every) < 1.0
+    assert (every < 4.0).mean() > 0.95
+    assert hidden_said > 0.9 * covered
+
+
+def test_the_same_images_give_the_same_tracks(make_scene, pose):
+    scene = make_scene(seed=4)
+    template = scene.template()
+    images = [scene.render([pose(p.u + 2 * k, p.v) for p in scene.home]) for k in range(6)]
+
+    def run() -> np.ndarray:
+        tracker = new_tracker(template)
+        return np.stack([tracker.update(k * PERIOD_NS, image).uv_px for k, image in enumerate(images)])
+
+    np.testing.assert_array_equal(run(), run())
+
+
+def test_a_lost_set_is_transferred_again(make_scene):
+    scene = make_scene(seed=5)
+    template = scene.template()
+    tracker = new_tracker(template)
+    assert tracker.update(0, scene.render()).tracker_state is TrackerState.TRACKING
+    empty = np.full((480, 640, 3), 90, np.uint8)
+    states = [tracker.update((1 + k) * PERIOD_NS, empty).tracker_state for k in range(15)]
+    assert states[-1] is TrackerState.LOST
+    seen = [tracker.update((20 + k) * PERIOD_NS, scene.render()) for k in range(6)]
+    assert seen[-1].tracker_state is TrackerState.TRACKING
+    assert seen[-1].visible.mean() > 0.8
+
+
+def test_an_image_of_another_size_is_rescaled_or_refused(make_scene):
+    scene = make_scene(seed=6)
+    template = scene.template()
+    tracker = new_tracker(template)
+    half = np.ascontiguousarray(scene.render()[::2, ::2])
+    seen = tracker.update(0, half)
+    assert seen.tracker_state is TrackerState.TRACKING
+    assert np.median(np.linalg.norm(seen.uv_px - template.uv_px, axis=1)) < 2.0
+    wide = tracker.update(PERIOD_NS, scene.render()[:300])
+    assert wide.tracker_state is TrackerState.TRANSFER_FAILED
+    assert "640x300" in wide.reason
+    assert "640x480" in wide.reason
+
+
+def test_time_that_jumps_back_transfers_afresh(make_scene, pose):
+    scene = make_scene(seed=7)
+    template = scene.template()
+    tracker = new_tracker(template)
+    tracker.update(10 * 10**9, scene.render())
+    moved = [pose(p.u + 60, p.v + 30, 1.0) for p in scene.home]
+    seen = tracker.update(0, scene.render(moved))
+    assert np.median(np.linalg.norm(seen.uv_px - scene.truth(template, moved), axis=1)) < 2.0
+
+
+def test_a_keypoint_set_survives_its_folder(make_scene, tmp_path):
+    keypoint_set = keypoint_set_of(make_scene().template())
+    keypoint_set.save(tmp_path)
+    read = KeypointSet.load(tmp_path)
+    np.testing.assert_array_equal(read.ids, keypoint_set.ids)
+    np.testing.assert_allclose(read.uv_px, keypoint_set.uv_px)
+    np.testing.assert_array_equal(read.template_rgb, keypoint_set.template_rgb)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("format_version: 1", "format_version: 9", "format version 9; this release reads version 1"),
+        ("image_width: 640", "image_width: 320", "640x480"),
+        ("name: test", "nome: test", "name: Field required"),
+        ("keypoints:", "keypoints: {", "not readable YAML"),
+    ],
+)
+def test_an_unusable_keypoint_set_is_refused_with_the_reason(make_scene, tmp_path, old, new, message):
+    keypoint_set_of(make_scene().template()).save(tmp_path)
+    path = tmp_path / "keypoints.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(KeypointSetError, match=message):
+        KeypointSet.load(tmp_path)
+
+
+def test_a_missing_template_or_folder_is_named(make_scene, tmp_path):
+    with pytest.raises(KeypointSetError, match="does not exist"):
+        KeypointSet.load(tmp_path / "nothing")
+    keypoint_set_of(make_scene().template()).save(tmp_path)
+    (tmp_path / "template.png").write_bytes(b"no image")
+    with pytest.raises(KeypointSetError, match=r"template\.png"):
+        KeypointSet.load(tmp_path)
+
+
+def test_the_overlay_marks_every_point_and_keeps_the_image(make_scene):
+    scene = make_scene(seed=8)
+    template = scene.template()
+    image = scene.render()
+    seen = new_tracker(template).update(0, image)
+    before = image.copy()
+    picture = Overlay().draw(image, seen)
+    np.testing.assert_array_equal(image, before)
+    changed = np.abs(picture.astype(int) - image).sum(axis=2) > 0
+    for u, v in np.rint(seen.uv_px).astype(int):
+        assert changed[v - 5 : v + 6, u - 5 : u + 6].any()
+
+
+def test_candidates_are_reproducible_and_inside(make_scene):
+    image = make_scene().render()
+    first = sample_candidates(image, 64, np.random.default_rng(0))
+    again = sample_candidates(image, 64, np.random.default_rng(0))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (64, 2)
+    assert (first >= 0).all()
+    assert (first <= [639, 479]).all()
+
+
+def test_unknown_backends_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="sift"):
+        make_matcher("sieve")
+    with pytest.raises(ValueError, match="template_lk"):
+        make_tracker("follow")
+    assert all(backend.licence and backend.summary for backend in (*MATCHERS.values(), *TRACKERS.values()))
