@@ -28,6 +28,7 @@ from atk_perception.candidates import sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
+from atk_policy.companions import add_companions
 from atk_policy.demonstrations import (
     Demonstration,
     Trackability,
@@ -95,11 +96,12 @@ class SelectionConfig(_Config):
     held_out: Share = 0.1
     keypoints_min: Annotated[int, Field(ge=1)] = 4  # a transfer needs three points to be believed
     keypoints_max: Annotated[int, Field(ge=1)] = 12
+    part_min: Annotated[int, Field(ge=1)] = 4  # points on each rigid part that matters, see companions.py
     merge_px: Annotated[float, Field(ge=0.0)] = 6.0  # two points closer than this see the same patch
     policy: PolicyConfig = PolicyConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     select: StageConfig = StageConfig(
-        steps=1500,
+        steps=1000,
         batch=256,
         members=4,
         learning_rate=2e-3,
@@ -149,6 +151,7 @@ class SelectionResult:
     trackable: npt.NDArray[np.bool_]
     retention: npt.NDArray[np.float64]
     keep: npt.NDArray[np.bool_]
+    chosen: npt.NDArray[np.bool_]  # by the mask; the others in `keep` are their company
     merged: npt.NDArray[np.bool_]
     select_history: DistillationHistory
     refit_history: DistillationHistory
@@ -217,6 +220,7 @@ def select_keypoints(
                     )
                     if k
                 },
+                "companions": candidates.ids[result.selection.keep & ~result.selection.chosen].tolist(),
             },
         ),
         result.policy,
@@ -374,7 +378,16 @@ def choose(
     assert joint.phi is not None
     retention = np.zeros(len(trackable))
     retention[trackable] = torch.sigmoid(joint.phi).double().numpy()
-    keep, merged = hard_set(retention, candidates.uv_px, config)
+    chosen, merged = hard_set(retention, candidates.uv_px, config)
+    keep = add_companions(
+        [demonstrations[i] for i in training],
+        candidates.uv_px,
+        chosen,
+        trackable,
+        quality,
+        part_min=config.part_min,
+        total_max=config.keypoints_max,
+    )
 
     clock.start("refit")
     kept = torch.from_numpy(keep)
@@ -401,6 +414,7 @@ def choose(
         trackable=trackable,
         retention=retention,
         keep=keep,
+        chosen=chosen,
         merged=merged,
         select_history=joint.history,
         refit_history=refit.history,
