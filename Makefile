@@ -8,10 +8,10 @@ ifeq ($(QUICK),1)
   DEMO_SIZE := --demonstrations 20 --episodes 5
 endif
 
-.PHONY: help setup demo test expert bench lint clean
+.PHONY: help setup demo test expert bench bench-perception lint clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 setup:  ## install what is missing and build (the other targets do this by themselves)
 	@tools/setup.sh
@@ -27,6 +27,9 @@ expert: setup  ## success of the scripted expert over 200 seeds of every task
 
 bench: setup  ## camera-to-command latency and lost frames between separate processes
 	@$(ENV) python -m atk_sim.latency_benchmark_node
+
+bench-perception: setup  ## trackers and matchers side by side (DATA=FOLDER: your own labelled video)
+	@$(ENV) python -m atk_perception.bench_perception --output runs/bench_perception $(if $(DATA),--data $(DATA)) $(if $(filter 1,$(QUICK)),--quick)
 
 lint: setup  ## linters and types only
 	@$(ENV) tools/test.sh lint

@@ -7,6 +7,7 @@ node up by itself unless a manager is to do it, and publishes its health on /dia
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.executors import MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 OK = DiagnosticStatus.OK
@@ -141,6 +143,14 @@ class ManagedNode(LifecycleNode):
         return all(step() == TransitionCallbackReturn.SUCCESS for step in steps)
 
 
+def _spin(executor: MultiThreadedExecutor, stop: threading.Event) -> None:
+    """Spin until `stop`. When one thread destroys what another is waiting on, rclpy raises; waiting anew is the answer."""
+    while not stop.is_set():
+        with contextlib.suppress(rclpy_implementation.InvalidHandle):
+            executor.spin()
+            return
+
+
 def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
     """Body of a console entry: bring the node up, spin until Ctrl-C, take it down in order.
 
@@ -154,7 +164,7 @@ def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
     node = node_class()
     executor = MultiThreadedExecutor(num_threads=threads)
     executor.add_node(node)
-    spinning = threading.Thread(target=executor.spin, name="executor")
+    spinning = threading.Thread(target=_spin, args=(executor, stop), name="executor")
     spinning.start()
     refused = False
     try:
