@@ -70,9 +70,7 @@ def rgb_from_message(message: Any) -> RgbImage:
         )
     channels, conversion = _TO_RGB[message.encoding]
     pixels = _rows(message, np.dtype(np.uint8), channels)
-    return (
-        pixels.copy() if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
-    )
+    return pixels.copy() if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
 
 
 def depth_from_message(message: Any) -> DepthImage:

@@ -104,10 +104,10 @@ class PolicyNode(ManagedNode):
         """Listen and work."""
         self._aligner: FrameAligner[KeypointObservation] = FrameAligner(self._robot, with_actions=False)
         self._events: queue.SimpleQueue[KeypointArray | JointState | None] = queue.SimpleQueue()
-        self._arrival_ns: dict[int, int] = {}
+        self._waiting: dict[int, tuple[int, int]] = {}  # stamp -> arrival, visible: not answered yet
         self._joint_state_ns: int | None = None
-        self._joint_fault = "no_joint_state"
-        self._last_stamp_ns = 0
+        self._joint_fault: tuple[int, str] | None = None  # stamp and cause of a bad newest joint state
+        self._alive_ns = 0  # when a frame was last answered, or the run began
         self._causes: Counter[str] = Counter()
         self._commands = 0
         self._latency_ms = 0.0
@@ -175,52 +175,71 @@ class PolicyNode(ManagedNode):
         try:
             state = robot_state_from_message(message.name, message.position, self._robot, stamp_ns)
         except JointStateError as error:
-            self._joint_fault = error.cause
+            self._joint_fault = (stamp_ns, error.cause)
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
+            self._answer_faulty()
             return
-        self._joint_fault = ""
+        self._joint_fault = None
         self._joint_state_ns = stamp_ns
         self._handle(self._aligner.add_robot_state(state))
 
     def _take_keypoints(self, message: KeypointArray) -> None:
         stamp_ns = stamp_ns_of(message)
-        self._last_stamp_ns = stamp_ns
+        visible = sum(message.visible)
         if message.set_name != self._run.keypoint_set.name:
             self.get_logger().error(
                 f"the tracker follows set '{message.set_name}', the policy takes '{self._run.keypoint_set.name}'; "
                 "give both nodes the same run folder",
                 throttle_duration_sec=5.0,
             )
-            self._publish(self._runner.hold(stamp_ns, "keypoint_set_mismatch"))
+            self._publish(self._runner.hold(stamp_ns, "keypoint_set_mismatch", visible))
             return
-        if self._joint_fault:
-            # Without a usable joint state no frame will come of these keypoints.
-            self._publish(self._runner.hold(stamp_ns, self._joint_fault, sum(message.visible)))
-            return
-        self._arrival_ns[stamp_ns] = self._now_ns()
+        # Stamps only grow; later ones that still wait are from before the clock jumped back.
+        self._waiting = {s: waiting for s, waiting in self._waiting.items() if s < stamp_ns}
+        self._waiting[stamp_ns] = (self._now_ns(), visible)
         self._handle(self._aligner.add_payload(stamp_ns, _observation(message, stamp_ns)))
+        self._answer_faulty()
 
     def _handle(self, frames: list[Frame[KeypointObservation]]) -> None:
         for frame in frames:
-            now_ns = self._now_ns()
-            keypoints_ns = self._arrival_ns.get(frame.stamp_ns, now_ns)
+            if frame.stamp_ns not in self._waiting:
+                continue  # answered by a hold already
+            keypoints_ns, _ = self._waiting[frame.stamp_ns]
+            # Earlier ones that still wait were no control frames.
+            self._waiting = {s: waiting for s, waiting in self._waiting.items() if s > frame.stamp_ns}
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
-            self._publish(self._runner.step(frame, Arrival(now_ns, keypoints_ns, joint_state_ns)))
-        if frames:
-            self._arrival_ns.clear()
+            arrival = Arrival(self._now_ns(), keypoints_ns, joint_state_ns)
+            self._publish(self._runner.step(frame, arrival))
+
+    def _answer_faulty(self) -> None:
+        """Hold for keypoints whose joint state has come and is unusable; no frame will come of them."""
+        if self._joint_fault is None:
+            return
+        fault_ns, cause = self._joint_fault
+        for stamp_ns in [s for s in self._waiting if s <= fault_ns]:
+            _, visible = self._waiting.pop(stamp_ns)
+            self._publish(self._runner.hold(stamp_ns, cause, visible))
 
     def _check_deadline(self) -> None:
         """Hold when frames stop arriving. Runs on the ROS clock: a paused simulation is no fault."""
         with self._lock:
-            if self._runner.state not in (RunState.RUNNING, RunState.HOLDING) or not self._last_stamp_ns:
+            if self._runner.state not in (RunState.RUNNING, RunState.HOLDING):
                 return
             deadlines = self._robot.deadlines_s
-            age_s = (self._now_ns() - self._last_step.stamp_ns) / 1e9
-            if age_s <= deadlines.keypoints:
+            now_ns = self._now_ns()
+            if now_ns - self._alive_ns <= deadlines.keypoints * 1e9:
                 return
-            image_age_s = (self._now_ns() - self._last_stamp_ns) / 1e9
-            cause = "keypoints_stale" if image_age_s > deadlines.keypoints else "joint_state_stale"
-            self._publish(self._runner.hold(self._last_step.stamp_ns, self._joint_fault or cause))
+            if self._joint_fault is not None:
+                cause = self._joint_fault[1]
+            elif self._joint_state_ns is None:
+                cause = "no_joint_state"
+            elif now_ns - self._joint_state_ns > deadlines.joint_states * 1e9:
+                cause = "joint_state_stale"
+            else:
+                cause = "keypoints_stale"
+            alive_ns = self._alive_ns
+            self._publish(self._runner.hold(self._last_step.stamp_ns, cause))
+            self._alive_ns = alive_ns  # this answered no frame
 
     def _publish(self, step: PolicyStep) -> None:
         """Command first, then the status that says so."""
@@ -244,7 +263,7 @@ class PolicyNode(ManagedNode):
         )
         status.header.stamp = Time(nanoseconds=step.stamp_ns).to_msg()
         self._status_publisher.publish(status)
-        self._last_step = step
+        self._last_step, self._alive_ns = step, now_ns
 
     def _report(self) -> None:
         with self._lock:
@@ -255,7 +274,7 @@ class PolicyNode(ManagedNode):
             message = step.state.name + (f": {step.cause}" if step.cause else "")
             self.set_diagnostic(
                 level,
-                message if not self._joint_fault else f"{message} ({self._joint_fault})",
+                message if self._joint_fault is None else f"{message} ({self._joint_fault[1]})",
                 keypoints_visible=step.keypoints_visible,
                 latency_ms=f"{self._latency_ms:.2f}",
                 inference_ms=f"{step.inference_ms:.2f}",
@@ -296,8 +315,7 @@ class PolicyNode(ManagedNode):
             self._causes.clear()
             self._commands = 0
             self._runner.start()
-            if self._joint_fault:
-                self._runner.cause = self._joint_fault
+            self._alive_ns = self._now_ns()
             self.get_logger().info("run started")
             return GoalResponse.ACCEPT
 

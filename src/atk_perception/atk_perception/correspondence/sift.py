@@ -155,7 +155,10 @@ class SiftMatcher:
         keep = np.flatnonzero(usable)
         keep = keep[
             _strongest_per_cell(
-                _as_points(template.position[row[keep]]), weight[keep], parameters.cell_px, parameters.matches_per_cell
+                _as_points(template.position[row[keep]]),
+                weight[keep],
+                parameters.cell_px,
+                parameters.matches_per_cell,
             )
         ]
         return _Votes(
