@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stack_arguments import demo_arguments
 
 from atk_perception.robot_description import RobotDescription
 from atk_sim import demo
@@ -31,13 +31,6 @@ def robot() -> RobotDescription:
 def graph(tmp_path: Path) -> Iterator[NodeGraph]:
     with NodeGraph(tmp_path / "logs", next_domain()) as nodes:
         yield nodes
-
-
-def demo_arguments(**changes: object) -> argparse.Namespace:
-    arguments = demo.parse_arguments([])
-    for name, value in changes.items():
-        setattr(arguments, name, value)
-    return arguments
 
 
 @pytest.fixture(scope="session")

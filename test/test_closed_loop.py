@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import demo_arguments
+from stack_arguments import demo_arguments
 from std_msgs.msg import Float64MultiArray
 
 from atk_interfaces.msg import PolicyStatus

@@ -12,10 +12,11 @@ import pytest
 import rclpy
 import yaml
 from ament_index_python.packages import get_package_prefix
-from conftest import PACKAGE
 
 from atk_perception.managed_node import ManagedNode
 from atk_perception.robot_description import RobotDescription
+
+PACKAGE = Path(__file__).parents[1]
 
 SOURCES = [*sorted((PACKAGE / "launch").glob("*.launch.py")), PACKAGE / "atk_bringup" / "launching.py"]
 

@@ -6,7 +6,6 @@ import re
 import time
 
 import pytest
-from conftest import PACKAGE
 
 REASON = "launch and launch_ros are not installed (they come with ROS 2 from apt, not from PyPI)"
 pytest.importorskip("launch", reason=REASON)
@@ -125,6 +124,8 @@ def test_two_robots_share_one_graph(tmp_path, log, domain_id):
 from launch import LaunchDescription
 from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+PACKAGE = Path(__file__).parents[1]
 
 def generate_launch_description():
     return LaunchDescription([

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import yaml
-from conftest import PACKAGE
 
 from atk_perception.robot_description import RobotDescription
+
+PACKAGE = Path(__file__).parents[1]
 
 CONFIG = yaml.safe_load((PACKAGE / "rviz" / "atk.rviz").read_text())
 DISPLAYS = {display["Name"]: display for display in CONFIG["Visualization Manager"]["Displays"]}

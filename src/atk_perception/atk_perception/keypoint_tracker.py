@@ -128,7 +128,7 @@ class KeypointTracker:
 
         refusal = self._refusal(frame_rgb)
         if refusal:
-            return self._unseen(stamp_ns, TrackerState.TRANSFER_FAILED, refusal)
+            return self.refuse(stamp_ns, refusal)
         frame_rgb = self._to_template_size(frame_rgb)
 
         if self._tracking is not None:
@@ -140,6 +140,10 @@ class KeypointTracker:
             self._frames_until_retry -= 1
             return self._unseen(stamp_ns, self._state, self._reason)
         return self._transfer(stamp_ns, frame_rgb)
+
+    def refuse(self, stamp_ns: int, reason: str) -> KeypointObservation:
+        """The answer to an image that cannot be used; what is known from earlier images is kept."""
+        return self._unseen(stamp_ns, TrackerState.TRANSFER_FAILED, reason)
 
     def _refusal(self, frame_rgb: NDArray[np.uint8]) -> str:
         keypoint_set = self.keypoint_set

@@ -27,6 +27,10 @@ class Overlay:
     def __init__(self) -> None:
         self._trail: deque[KeypointObservation] = deque(maxlen=TRAIL_FRAMES)
 
+    def reset(self) -> None:
+        """Forget the trails: another scene begins."""
+        self._trail.clear()
+
     def draw(
         self, image_rgb: RgbImage, seen: KeypointObservation, scale: tuple[float, float] = (1.0, 1.0)
     ) -> RgbImage:

@@ -89,6 +89,7 @@ class TrackerNode(ManagedNode):
         """Listen to the camera and work."""
         self._images: queue.Queue[Any] = queue.Queue()
         self._dropped = self._processed = 0
+        self._said_state = TrackerState.UNINITIALISED
         self._latency_ms = self._busy_ms = 0.0
         self._worker = threading.Thread(target=self._work, name="tracker")
         self._worker.start()
@@ -148,28 +149,31 @@ class TrackerNode(ManagedNode):
     def _work(self) -> None:
         while (message := self._images.get()) is not None:
             started = time.perf_counter()
+            stamp_ns = stamp_ns_of(message)
+            image: RgbImage | None = None
             try:
                 image = rgb_from_message(message)
-            except ImageFormatError as error:
+            except ImageFormatError as error:  # answered all the same: someone may be waiting for this stamp
                 self.get_logger().error(str(error), throttle_duration_sec=5.0)
-                self.set_diagnostic(ERROR, str(error))
-                continue
-            before = self._keypoints.state
-            with self._lock:
-                seen = self._keypoints.update(stamp_ns_of(message), image)
+                seen = self._keypoints.refuse(stamp_ns, str(error))
+            else:
+                with self._lock:
+                    seen = self._keypoints.update(stamp_ns, image)
             self._publish(message.header, image, seen)
             self._busy_ms = 1e3 * (time.perf_counter() - started)
             self._latency_ms = (self.get_clock().now().nanoseconds - seen.stamp_ns) / 1e6
             self._processed += 1
-            if seen.tracker_state is not before:
-                say = (
-                    self.get_logger().info
-                    if seen.tracker_state is TrackerState.TRACKING
-                    else self.get_logger().warning
-                )
-                say(f"{before.name} -> {seen.tracker_state.name}: {seen.reason}")
+            self._say_change(seen)
 
-    def _publish(self, header: Any, image: RgbImage, seen: KeypointObservation) -> None:
+    def _say_change(self, seen: KeypointObservation) -> None:
+        if seen.tracker_state is not self._said_state:
+            say = self.get_logger().info
+            if seen.tracker_state is not TrackerState.TRACKING:
+                say = self.get_logger().warning
+            say(f"{self._said_state.name} -> {seen.tracker_state.name}: {seen.reason}")
+            self._said_state = seen.tracker_state
+
+    def _publish(self, header: Any, image: RgbImage | None, seen: KeypointObservation) -> None:
         keypoint_set = self._keypoints.keypoint_set
         message = KeypointArray(
             header=header,
@@ -183,7 +187,7 @@ class TrackerNode(ManagedNode):
             confidence=seen.confidence.tolist(),
         )
         self._keypoints_publisher.publish(message)
-        if self._overlay_publisher.get_subscription_count():
+        if image is not None and self._overlay_publisher.get_subscription_count():
             scale = (image.shape[1] / keypoint_set.image_width, image.shape[0] / keypoint_set.image_height)
             picture = fill_rgb_message(Image(header=header), self._overlay.draw(image, seen, scale))
             self._overlay_publisher.publish(picture)
@@ -217,6 +221,9 @@ class TrackerNode(ManagedNode):
         self._marker_publisher.publish(MarkerArray(markers=[marker]))
 
     def _report(self) -> None:
+        if not self._worker.is_alive():
+            self.set_diagnostic(ERROR, "the tracking thread ended by an error; the log says which")
+            return
         if self._processed == 0:
             self.set_diagnostic(WARN, "no image yet on camera/image_raw")
             return

@@ -106,6 +106,11 @@ def test_the_tracker_answers_every_image_exactly_once(make_scene, peer, tmp_path
         refused = show(2, scene.render()[:300])
         assert refused.tracker_state == KeypointArray.TRANSFER_FAILED
         assert not any(refused.visible)
+        unknown = Image(height=2, width=2, encoding="16SC7", step=28, data=bytes(56))
+        unknown.header.stamp.sec = 20
+        publisher.publish(unknown)
+        assert peer.until(lambda: answers[-1].header.stamp.sec == 20)
+        assert answers.pop().tracker_state == KeypointArray.TRANSFER_FAILED
         peer.node.create_subscription(Image, "keypoints/overlay", overlays.append, RELIABLE)
         for sec in range(3, 9):
             assert show(sec, scene.render()).tracker_state == KeypointArray.TRACKING
