@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,7 @@ from atk_interfaces.srv import RecordEpisode, ResetEpisode
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import fill_png_message
 
+PACKAGE = Path(__file__).parents[1]
 LAUNCH = PACKAGE / "launch"
 NAMES = ["record", "replay", "robot", "select", "sim"]
 COMMON = {"namespace", "params_file", "autostart", "use_sim_time", "log_level"}
@@ -124,8 +126,6 @@ def test_two_robots_share_one_graph(tmp_path, log, domain_id):
 from launch import LaunchDescription
 from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-
-PACKAGE = Path(__file__).parents[1]
 
 def generate_launch_description():
     return LaunchDescription([
