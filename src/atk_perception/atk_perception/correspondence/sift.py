@@ -238,7 +238,10 @@ class SiftMatcher:
         between = votes.source[None, matches] - votes.source[hypotheses, None]
         error = np.abs(votes.target[hypotheses, None] + turn * between - votes.target[None, matches])
         tolerance = parameters.tolerance_px + parameters.tolerance_per_px * np.abs(turn * between)
-        return (error < tolerance) & (np.abs(votes.similarity[None, matches] / turn - 1.0) < 0.5)
+        result: NDArray[np.bool_] = (error < tolerance) & (
+            np.abs(votes.similarity[None, matches] / turn - 1.0) < 0.5
+        )
+        return result
 
     def _select(
         self, reference: _Reference, pyramid: tuple[Float, ...], uv_px: Float, warp: Float, support: Float
