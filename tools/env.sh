@@ -1,5 +1,6 @@
 # Source this (bash): the environment in which every command of the README runs.
 _atk_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+case $- in *u*) _atk_nounset=1; set +u ;; *) _atk_nounset= ;; esac  # ROS's own scripts read unset variables
 if [ -f /opt/ros/jazzy/setup.bash ]; then
   . /opt/ros/jazzy/setup.bash
 else
@@ -12,4 +13,5 @@ export RMW_IMPLEMENTATION=rmw_fastrtps_cpp
 export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$_atk_root/src/atk_bringup/config/fastdds.xml}
 export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
 export MUJOCO_GL=${MUJOCO_GL:-egl}
-unset _atk_root
+[ -z "$_atk_nounset" ] || set -u
+unset _atk_root _atk_nounset

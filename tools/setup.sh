@@ -12,6 +12,10 @@ APT_PACKAGES=(python3-venv build-essential cmake libegl1 libgl1 libgl1-mesa-dri 
 SYSTEM_ROS=/opt/ros/jazzy
 [ -f "$SYSTEM_ROS/setup.bash" ] || SYSTEM_ROS=
 
+if [ -n "$SYSTEM_ROS" ]; then  # its own NumPy, OpenCV and cv_bridge belong together
+  APT_PACKAGES+=(python3-dev python3-numpy python3-opencv python3-colcon-common-extensions ros-jazzy-cv-bridge)
+fi
+
 # One hash of everything an installed environment depends on; a change rebuilds only what it touches.
 venv_key=$(cat requirements/*.txt tools/setup.sh | sha256sum | cut -c1-16)$SYSTEM_ROS
 build_key=$venv_key$(find src -path '*/atk_interfaces/*' -type f -o -path 'src/*' \( -name setup.py -o -name setup.cfg -o -name package.xml \
