@@ -1,0 +1,78 @@
+"""Which folders are demonstrations, how they are split, how tracks are judged and stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic_demonstrations import FLICKER, OBJECT, TARGET, make_demonstrations
+
+from atk_policy.companions import add_companions, move_together
+from atk_policy.demonstrations import Demonstration, DemonstrationError, find_bags, split, trackability
+
+
+def make_bag(path):
+    path.mkdir(parents=True)
+    (path / "metadata.yaml").write_text("")
+    return path
+
+
+def test_bags_are_found_alone_and_in_folders_but_not_unfinished_ones(tmp_path):
+    second, first = make_bag(tmp_path / "many" / "b"), make_bag(tmp_path / "many" / "a")
+    make_bag(tmp_path / "many" / "c.recording")
+    single = make_bag(tmp_path / "single")
+    assert find_bags([tmp_path / "many", single, first]) == [first, second, single]
+
+
+def test_no_bag_and_two_of_one_name_are_refused(tmp_path):
+    with pytest.raises(DemonstrationError, match="no rosbag2 folder"):
+        find_bags([tmp_path])
+    with pytest.raises(DemonstrationError, match=r"named \['a'\]"):
+        find_bags([make_bag(tmp_path / "x" / "a"), make_bag(tmp_path / "y" / "a")])
+
+
+def test_the_split_is_by_demonstration_seeded_and_spares_small_sets():
+    train, held_out = split(50, 0.1, seed=3)
+    assert sorted(train + held_out) == list(range(50))
+    assert len(held_out) == 5
+    assert split(50, 0.1, seed=3) == (train, held_out)
+    assert split(3, 0.1, seed=3) == ([0, 1, 2], [])
+
+
+def test_tracks_are_stored_exactly_and_damage_is_said(tmp_path):
+    demonstration = make_demonstrations(1, 16, steps=8)[0][0]
+    file = tmp_path / "tracks.npz"
+    demonstration.save(file)
+    loaded = Demonstration.load(file, demonstration.name)
+    for name in ("stamp_ns", "uv_px", "visible", "confidence", "robot", "action"):
+        assert np.array_equal(getattr(loaded, name), getattr(demonstration, name))
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DemonstrationError, match="delete it"):
+        Demonstration.load(file, "x")
+
+
+def test_trackability_tells_points_that_are_rarely_seen():
+    demonstrations, kind, _ = make_demonstrations(6, 64)
+    quality = trackability(demonstrations)
+    assert quality.visible[kind == FLICKER].max() < 0.2 < 0.9 < quality.visible[kind == OBJECT].min()
+    assert quality.transferred[kind == OBJECT].min() == 1.0
+
+
+def test_company_comes_from_the_same_rigid_part_only():
+    demonstrations, kind, template = make_demonstrations(12, 128, seed=1)
+    quality = trackability(demonstrations)
+    one_of_each = np.zeros(128, bool)
+    one_of_each[[np.flatnonzero(kind == OBJECT)[0], np.flatnonzero(kind == TARGET)[0]]] = True
+    together = move_together(demonstrations, template, int(np.flatnonzero(kind == OBJECT)[0]))
+    assert set(kind[together]) == {OBJECT}
+    keep = add_companions(
+        demonstrations,
+        template,
+        one_of_each,
+        quality.visible > 0.5,
+        quality,
+        part_min=3,
+        total_max=12,
+    )
+    assert (keep & one_of_each).sum() == 2
+    assert [(kind[keep] == k).sum() for k in (OBJECT, TARGET)] == [3, 3]
+    assert keep.sum() == 6

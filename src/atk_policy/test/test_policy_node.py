@@ -1,0 +1,294 @@
+"""The policy node as a process of its own, over DDS: what it commands, when it holds, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+import yaml
+from ament_index_python.packages import get_package_prefix
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from run_folders import ROBOT, ROBOT_PATH, write_run_folder
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from atk_interfaces.action import RunPolicy
+from atk_interfaces.msg import KeypointArray, PolicyStatus
+
+DOMAIN_ID = 12 + os.getpid() % 80  # and the next one, for nodes that are ended in a test
+JOINT_NAMES = [*ROBOT.joints.names, ROBOT.gripper.joint]
+HOME = np.append(ROBOT.home_rad, 0.02)
+WAIT_S = 20.0
+
+
+def start_policy_node(
+    run_folder: Path, *parameters: str, domain_id: int = DOMAIN_ID
+) -> subprocess.Popen[str]:
+    executable = Path(get_package_prefix("atk_policy")) / "lib" / "atk_policy" / "policy_node"
+    command = [str(executable), "--ros-args", "-p", f"run_folder:={run_folder}", "-p", f"robot:={ROBOT_PATH}"]
+    for parameter in parameters:
+        command += ["-p", parameter]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "ROS_DOMAIN_ID": str(domain_id), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+class Graph:
+    """A policy node process, and the tracker's and the robot's side of its topics."""
+
+    def __init__(self, run_folder: Path, domain_id: int) -> None:
+        self.process = start_policy_node(run_folder, "hold_limit_s:=2.0", domain_id=domain_id)
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain_id)
+        self.node = Node("test_graph", context=self.context)
+        self.statuses: list[PolicyStatus] = []
+        self.wire: list[tuple[str, list[float]]] = []
+        self.keypoints = self.node.create_publisher(KeypointArray, "keypoints", 10)
+        self.joint_states = self.node.create_publisher(JointState, "joint_states", 10)
+        self.node.create_subscription(PolicyStatus, "policy/status", self.statuses.append, 50)
+        for topic in (ROBOT.topics.command, ROBOT.topics.gripper_command):
+            self.node.create_subscription(
+                Float64MultiArray, topic, lambda m, t=topic: self.wire.append((t, list(m.data))), 50
+            )
+        self.run = ActionClient(self.node, RunPolicy, "policy/run")
+        self.stop = self.node.create_client(Trigger, "policy/stop")
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread.start()
+        self.wait("the node", lambda: self.run.server_is_ready() and self.stop.service_is_ready(), 60.0)
+        self.wait("discovery", lambda: self.keypoints.get_subscription_count() == 1)
+        self.wait("discovery", lambda: self.joint_states.get_subscription_count() == 1)
+
+    def end_run(self) -> None:
+        """Stop a run that a test left behind, and forget what was heard."""
+        stopped = self.stop.call_async(Trigger.Request())
+        self.wait("the stop", stopped.done)
+        time.sleep(0.3)  # the goal's own loop sees the stop within its period of 0.1 s
+        self.statuses.clear()
+        self.wire.clear()
+
+    def end_process(self) -> str:
+        """Ctrl-C; returns the log."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.communicate(timeout=30)[0]
+
+    def wait(self, what: str, ready: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            assert time.monotonic() < deadline, (
+                f"waited {timeout_s} s for {what}; statuses {self.statuses[-1:]}"
+            )
+            time.sleep(0.005)
+
+    def send(self, *, names=JOINT_NAMES, position=HOME, set_name="cups", joints=True) -> int:
+        """One frame as the robot would send it: joint state, then keypoints. Returns its stamp [ns]."""
+        now = self.node.get_clock().now().to_msg()
+        if joints:
+            message = JointState(name=list(names), position=[float(p) for p in position])
+            message.header.stamp = now
+            self.joint_states.publish(message)
+        seen = KeypointArray(
+            set_name=set_name,
+            tracker_state=KeypointArray.TRACKING,
+            image_width=640,
+            image_height=480,
+            ids=[10, 11, 12, 13],
+            uv_px=np.array([[100, 200], [140, 200], [180, 200], [220, 200]], np.float32).ravel(),
+            visible=[True] * 4,
+            confidence=[0.9] * 4,
+        )
+        seen.header.stamp = now
+        self.keypoints.publish(seen)
+        return now.sec * 10**9 + now.nanosec
+
+    def answer(self, **frame) -> PolicyStatus:
+        """Send one frame and wait for its PolicyStatus."""
+        stamp_ns = self.send(**frame)
+
+        def mine() -> list[PolicyStatus]:
+            return [
+                s for s in self.statuses if s.header.stamp.sec * 10**9 + s.header.stamp.nanosec == stamp_ns
+            ]
+
+        self.wait("a status", lambda: bool(mine()))
+        time.sleep(0.05)  # the control period
+        return mine()[0]
+
+    def start(self, time_limit_s: int = 0):
+        goal = RunPolicy.Goal()
+        goal.time_limit.sec = time_limit_s
+        sent = self.run.send_goal_async(goal)
+        self.wait("an answer to the goal", sent.done)
+        return sent.result()
+
+    def result(self, handle) -> RunPolicy.Result:
+        future = handle.get_result_async()
+        self.wait("the result", future.done)
+        return future.result().result
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.end_process()
+        self.executor.shutdown(timeout_sec=2.0)
+        self.thread.join(timeout=2.0)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return write_run_folder(tmp_path_factory.mktemp("node") / "run").path
+
+
+@pytest.fixture(scope="module")
+def shared_graph(run_folder) -> Iterator[Graph]:
+    graph = Graph(run_folder, DOMAIN_ID)
+    yield graph
+    graph.close()
+
+
+@pytest.fixture
+def graph(shared_graph) -> Iterator[Graph]:
+    yield shared_graph
+    shared_graph.end_run()
+
+
+@pytest.fixture
+def own_graph(run_folder) -> Iterator[Graph]:
+    """For tests that end the node, or need one that has heard nothing yet."""
+    graph = Graph(run_folder, DOMAIN_ID + 1)
+    yield graph
+    graph.close()
+
+
+def arm_commands(graph: Graph) -> list[list[float]]:
+    return [values for topic, values in graph.wire if topic == ROBOT.topics.command]
+
+
+def test_it_answers_every_frame_and_commands_only_on_request(graph):
+    before = graph.answer()
+    assert before.state in (PolicyStatus.IDLE, PolicyStatus.STOPPED)
+    assert list(before.command) == []
+    assert graph.wire == []
+
+    handle = graph.start()
+    assert handle.accepted
+    running = graph.answer()
+    assert running.state == PolicyStatus.RUNNING
+    assert running.keypoints_visible == 4
+    graph.wait("the command", lambda: len(arm_commands(graph)) == 1)
+    assert arm_commands(graph)[0] == list(running.command[:-1])
+
+    last = list(graph.answer().command)
+    stopped = graph.stop.call_async(Trigger.Request())
+    graph.wait("the stop", stopped.done)
+    assert stopped.result().success
+    assert graph.result(handle).outcome == RunPolicy.Result.CANCELLED
+    after = graph.answer()
+    assert (after.state, list(after.command)) == (PolicyStatus.STOPPED, [])
+    graph.wait("the hold", lambda: len(arm_commands(graph)) == 3)
+    assert arm_commands(graph)[-1] == last[:-1], "the last thing on the wire is the hold"
+
+
+def test_joints_in_another_order_work_alike(graph):
+    graph.start()
+    order = np.random.default_rng(0).permutation(8)
+    first = graph.answer()
+    reordered = graph.answer(names=[JOINT_NAMES[i] for i in order], position=HOME[order])
+    assert (first.state, reordered.state) == (PolicyStatus.RUNNING, PolicyStatus.RUNNING)
+    step = np.abs(np.array(reordered.command) - np.array(first.command))[:-1]
+    assert (step <= np.array(ROBOT.joints.velocity_max_rad_s) / ROBOT.control_rate_hz + 1e-9).all()
+
+
+def test_a_nan_joint_state_is_held_and_the_run_resumes_after_it(graph):
+    graph.start()
+    good = graph.answer()
+    held = graph.answer(position=np.append(np.nan, HOME[1:]))
+    assert (held.state, held.hold_cause) == (PolicyStatus.HOLDING, "joint_state_not_finite")
+    assert list(held.command) == list(good.command)
+    assert graph.answer().state == PolicyStatus.RUNNING
+    assert np.isfinite(arm_commands(graph)).all()
+
+
+def test_a_missing_joint_is_held_and_named_in_the_log(own_graph):
+    own_graph.start()
+    held = own_graph.answer(names=JOINT_NAMES[1:], position=HOME[1:])
+    assert (held.state, held.hold_cause) == (PolicyStatus.HOLDING, "joint_missing")
+    assert "panda_joint1" in own_graph.end_process()
+
+
+def test_keypoints_of_another_set_are_held(graph):
+    graph.start()
+    held = graph.answer(set_name="plates")
+    assert (held.state, held.hold_cause) == (PolicyStatus.HOLDING, "keypoint_set_mismatch")
+
+
+def test_a_run_asked_for_before_keypoints_exist_holds_and_ends_as_a_named_fault(own_graph):
+    graph = own_graph
+    result = graph.result(graph.start())
+    assert result.outcome == RunPolicy.Result.FAULT
+    assert "no_joint_state" in result.message
+    assert result.commands == 0
+    assert graph.wire == []
+
+
+def test_when_frames_stop_arriving_the_position_is_held(graph):
+    graph.start()
+    last = graph.answer()
+    graph.wait("the hold", lambda: graph.statuses[-1].state == PolicyStatus.HOLDING)
+    assert graph.statuses[-1].hold_cause in ("keypoints_stale", "joint_state_stale"), "both ended at once"
+    assert list(graph.statuses[-1].command) == list(last.command)
+
+
+def test_a_second_run_is_refused_while_one_is_in_progress_and_the_time_limit_ends_it(graph):
+    handle = graph.start(time_limit_s=1)
+    assert not graph.start().accepted
+    assert graph.result(handle).outcome == RunPolicy.Result.TIME_OVER
+    assert graph.start().accepted
+
+
+def test_cancelling_ends_a_run(graph):
+    handle = graph.start()
+    graph.answer()
+    cancelled = handle.cancel_goal_async()
+    graph.wait("the cancellation", cancelled.done)
+    result = graph.result(handle)
+    assert (result.outcome, result.message) == (RunPolicy.Result.CANCELLED, "cancelled")
+    assert result.commands == 1
+
+
+def test_ctrl_c_in_motion_leaves_a_hold_as_the_last_thing_on_the_wire(own_graph):
+    graph = own_graph
+    graph.start()
+    for _ in range(3):
+        last = graph.answer()
+    graph.end_process()
+    graph.wait("the hold", lambda: len(arm_commands(graph)) >= 4)
+    assert arm_commands(graph)[-1] == list(last.command[:-1])
+    assert graph.statuses[-1].state == PolicyStatus.STOPPED
+
+
+def test_a_run_folder_of_a_future_format_ends_the_process_with_what_to_do(run_folder, tmp_path):
+    future = write_run_folder(tmp_path / "future").path
+    content = yaml.safe_load((future / "policy.yaml").read_text())
+    (future / "policy.yaml").write_text(yaml.safe_dump({**content, "format_version": 2}))
+    process = start_policy_node(future)
+    log, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "format_version 2; this release reads 1" in log

@@ -1,0 +1,101 @@
+"""The run folder survives the way to the robot, and every way of being unusable is explained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+from run_folders import ROBOT, write_run_folder
+
+from atk_policy.policies.protocol import PolicyInput
+from atk_policy.run_folder import POLICY_FILE, ROBOT_FILE, WEIGHTS_FILE, RunFolder, RunFolderError
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run_folder(tmp_path / "run")
+
+
+def edit(path, **changes):
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+
+
+def test_what_is_saved_is_what_is_loaded(run):
+    loaded = RunFolder.load(run.path)
+    seen = PolicyInput(torch.rand(1, 1, 4, 2) * 300, torch.ones(1, 1, 4), torch.zeros(1, 1, 8))
+    assert torch.equal(loaded.policy.act(seen), run.policy.act(seen))
+    assert loaded.file == run.file
+    assert loaded.robot == ROBOT
+    assert loaded.keypoint_set.ids.tolist() == [10, 11, 12, 13]
+
+
+@pytest.mark.parametrize("name", [POLICY_FILE, WEIGHTS_FILE, ROBOT_FILE, "keypoints.yaml", "template.png"])
+def test_a_missing_file_is_named(run, name):
+    (run.path / name).unlink()
+    with pytest.raises(RunFolderError, match=name):
+        RunFolder.load(run.path)
+
+
+def test_a_missing_folder_says_how_to_make_one(tmp_path):
+    with pytest.raises(RunFolderError, match="ros2 run atk_policy select"):
+        RunFolder.load(tmp_path / "nowhere")
+
+
+def test_a_future_format_version_is_refused_with_what_to_do(run):
+    edit(run.path / POLICY_FILE, format_version=99)
+    with pytest.raises(RunFolderError, match=r"format_version 99; this release reads 1\. Use the release"):
+        RunFolder.load(run.path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"- 1", b"\xff\xfe\x00"])
+def test_a_policy_file_that_is_no_policy_file_is_refused(run, content):
+    (run.path / POLICY_FILE).write_bytes(content)
+    with pytest.raises(RunFolderError, match=POLICY_FILE):
+        RunFolder.load(run.path)
+
+
+def test_an_entry_out_of_range_is_named(run):
+    edit(run.path / POLICY_FILE, horizon=0)
+    with pytest.raises(RunFolderError, match="horizon"):
+        RunFolder.load(run.path)
+
+
+def test_weights_that_were_cut_short_or_do_not_fit_are_refused(run):
+    weights = run.path / WEIGHTS_FILE
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunFolderError, match="no readable safetensors"):
+        RunFolder.load(run.path)
+    weights.write_bytes(whole)
+    edit(run.path / POLICY_FILE, sizes={"width": 32, "blocks": 1})
+    with pytest.raises(RunFolderError, match="does not fit"):
+        RunFolder.load(run.path)
+
+
+def test_weights_that_are_not_finite_are_refused(run):
+    with torch.no_grad():
+        run.policy.embed.weight[0, 0] = float("nan")
+    run.save()
+    with pytest.raises(RunFolderError, match="not finite"):
+        RunFolder.load(run.path)
+
+
+def test_keypoints_of_another_set_are_refused(run):
+    other = write_run_folder(run.path.parent / "other", keypoints=3, name="plates")
+    other.keypoint_set.save(run.path)
+    with pytest.raises(RunFolderError, match="'plates'"):
+        RunFolder.load(run.path)
+
+
+def test_another_robot_is_refused_naming_every_difference(run):
+    joints = ROBOT.joints.model_copy(update={"names": tuple(reversed(ROBOT.joints.names))})
+    camera = ROBOT.camera.model_copy(update={"width": 640, "height": 360})
+    other = ROBOT.model_copy(
+        update={"joints": joints, "camera": camera, "control_rate_hz": 10.0, "name": "other"}
+    )
+    with pytest.raises(RunFolderError) as error:
+        run.require_robot(other)
+    for entry in ("joints.names", "control_rate_hz", "camera size", "'other'"):
+        assert entry in str(error.value)
+    half = ROBOT.camera.model_copy(update={"width": 320, "height": 240})
+    run.require_robot(ROBOT.model_copy(update={"camera": half}))

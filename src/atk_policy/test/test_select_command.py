@@ -1,0 +1,249 @@
+"""`select` end to end on real bags: cut short by kill -9 it goes on, and the run folder drives the evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from ament_index_python.packages import get_package_prefix
+from rosbags.typesys import Stores, get_typestore
+from run_folders import ROBOT
+
+from atk_perception.recording import DemonstrationWriter
+from atk_policy.demonstrations import Tracking, find_bags, track_demonstrations
+from atk_policy.run_folder import RunFolder
+from atk_policy.selection import (
+    CandidateConfig,
+    SelectionConfig,
+    SelectionError,
+    focused_candidates,
+    propose_candidates,
+    select_keypoints,
+)
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+STEPS = 16
+SMALL = {
+    "candidates": {"count": 40, "transferred_min": 0.5},
+    "select": {"steps": 60, "batch": 32, "members": 2, "sizes": {"width": 16, "blocks": 1}},
+    "refit": {"steps": 60, "batch": 32, "sizes": {"width": 16, "blocks": 1}},
+    "policy": {"horizon": 4},
+}
+
+
+def texture(seed: int, size: int) -> np.ndarray:
+    """Blobs with corners at several scales: what classical features find."""
+    rng = np.random.default_rng(seed)
+    fine = cv2.resize(rng.integers(0, 255, (size // 4, size // 4, 3), dtype=np.uint8), (size, size))
+    coarse = cv2.resize(rng.integers(0, 255, (size // 16, size // 16, 3), dtype=np.uint8), (size, size))
+    return cv2.addWeighted(fine, 0.6, coarse, 0.4, 0)
+
+
+def write_bag(path: Path, seed: int) -> Path:
+    """The arm follows a card over a table: a textured square that slides on a textured ground."""
+    rng = np.random.default_rng(seed)
+    ground = cv2.resize(texture(1, 640), (ROBOT.camera.width, ROBOT.camera.height))
+    card = texture(2, 160)
+    image_type, state_type, array_type = (
+        "sensor_msgs/msg/CompressedImage",
+        "sensor_msgs/msg/JointState",
+        "std_msgs/msg/Float64MultiArray",
+    )
+    topics = {
+        ROBOT.camera.recorded_topic: image_type,
+        ROBOT.topics.joint_states: state_type,
+        ROBOT.topics.command: array_type,
+        ROBOT.topics.gripper_command: array_type,
+    }
+    writer = DemonstrationWriter(path, topics, ROBOT)
+
+    def put(topic: str, stamp_ns: int, **fields) -> None:
+        if topic in (ROBOT.camera.recorded_topic, ROBOT.topics.joint_states):
+            stamp = TYPES.types["builtin_interfaces/msg/Time"](
+                sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9
+            )
+            fields["header"] = TYPES.types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+        message = TYPES.types[topics[topic]](**fields)
+        writer.write(topic, stamp_ns, TYPES.serialize_cdr(message, topics[topic]))
+
+    layout = TYPES.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+    start_px, speed_px = rng.uniform([120, 100], [360, 260]), rng.uniform(-3, 3, 2)
+    q = np.array(ROBOT.home_rad)
+    for k in range(STEPS):
+        stamp_ns = 10**9 + k * ROBOT.control_period_ns
+        u, v = np.rint(start_px + k * speed_px).astype(int)
+        image = ground.copy()
+        image[v : v + 160, u : u + 160] = card
+        action = np.append(ROBOT.home_rad, 0.04)
+        action[:2] += [(u - 240) / 300, (v - 180) / 300]
+        put(
+            ROBOT.topics.joint_states,
+            stamp_ns,
+            name=[*ROBOT.joints.names, ROBOT.gripper.joint],
+            position=np.append(q, 0.02),
+            velocity=np.zeros(0),
+            effort=np.zeros(0),
+        )
+        png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+        put(ROBOT.camera.recorded_topic, stamp_ns, format="rgb8; png compressed bgr8", data=png.ravel())
+        put(ROBOT.topics.command, stamp_ns + 1_000_000, layout=layout, data=action[:-1])
+        put(ROBOT.topics.gripper_command, stamp_ns + 1_000_000, layout=layout, data=action[-1:])
+        q = q + 0.3 * (action[:-1] - q)
+    assert writer.keep().ok
+    return path
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demonstrations")
+    for seed in range(3):
+        write_bag(folder / f"episode_{seed:04d}", seed)
+    return folder
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    return [str(Path(get_package_prefix("atk_policy")) / "lib" / "atk_policy" / name), *map(str, arguments)]
+
+
+def last_json(output: str) -> dict:
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def test_select_survives_a_kill_and_its_run_folder_is_evaluated(bags, tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text(yaml.safe_dump({**SMALL, "refit": {**SMALL["refit"], "steps": 400}}))
+    output = tmp_path / "run"
+    arguments = command("select", bags, "--output", output, "--config", config, "--name", "cards")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(output.glob(".select/training-*/refit.safetensors")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (output / "policy.yaml").exists()
+    tracks = {file: file.stat().st_mtime_ns for file in output.glob(".select/tracks/*.npz")}
+    assert len(tracks) == 3
+
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
+    figures = last_json(done.stdout)
+    assert figures["keypoints_candidates"] == 40
+    assert 1 <= figures["keypoints_kept"] <= 12
+    assert "3 of 3 from the cache" in done.stderr
+    assert all(file.stat().st_mtime_ns == time_ns for file, time_ns in tracks.items())
+
+    run = RunFolder.load(output)
+    assert run.keypoint_set.name == "cards"
+    assert json.loads((output / "report" / "metrics.json").read_text())["keypoints_kept"] == len(
+        run.keypoint_set
+    )
+    page = (output / "report" / "index.html").read_text()
+    for picture in output.glob("report/*.png"):
+        assert picture.name in page
+        assert cv2.imread(str(picture)) is not None
+
+    arguments = command("evaluate_offline", output, bags, "--output", tmp_path / "offline")
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
+    figures = last_json(done.stdout)
+    assert figures["bags"] == 3
+    assert figures["frames"] == 3 * STEPS
+    assert 0.0 < figures["joint_error_rad"] < 0.5
+    assert len(figures["error_by_horizon_rad"]) == 4
+    assert len(list((tmp_path / "offline").glob("*.png"))) == 4
+
+
+def test_what_is_cancelled_in_the_progress_ends_and_its_tracks_are_kept(bags, tmp_path):
+    class Cancelled(Exception):
+        pass
+
+    def progress(stage: str, fraction: float, _: str) -> None:
+        if stage == "select" and fraction > 0:
+            raise Cancelled
+
+    config = SelectionConfig.model_validate(
+        {**SelectionConfig().model_dump(), "candidates": SMALL["candidates"], "name": "cards"}
+    )
+    with pytest.raises(Cancelled):
+        select_keypoints([bags], tmp_path / "run", ROBOT, config, progress=progress)
+    assert len(list((tmp_path / "run" / ".select" / "tracks").glob("*.npz"))) == 3
+
+
+def test_tracks_are_the_same_from_the_cache_and_another_tracker_set_is_tracked_anew(bags, tmp_path):
+    config = SelectionConfig(candidates=CandidateConfig(count=12))
+    found = find_bags([bags])[:1]
+    candidates = propose_candidates(find_bags([bags]), ROBOT, config)
+    tracking = Tracking(config.matcher, config.tracker)
+    first = track_demonstrations(found, candidates, ROBOT, tracking, tmp_path, workers=1)
+    again = track_demonstrations(found, candidates, ROBOT, tracking, tmp_path, workers=1)
+    assert np.array_equal(first[0].uv_px, again[0].uv_px)
+    track_demonstrations(found, candidates.subset([0, 1, 2]), ROBOT, tracking, tmp_path, workers=1)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+def test_candidates_gather_where_the_first_images_differ():
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    firsts = []
+    for k in range(5):
+        image = ground.copy()
+        image[60:120, 40 + 50 * k : 80 + 50 * k] = rng.integers(0, 255, (60, 40, 3), dtype=np.uint8)
+        firsts.append(image)
+    uv_px = focused_candidates(firsts, CandidateConfig(count=80, focus=0.75), np.random.default_rng(1))
+    assert uv_px.shape == (80, 2)
+    on_object = ((uv_px >= [36, 56]) & (uv_px <= [84, 124])).all(axis=1)
+    assert on_object.mean() > 0.6
+    spread = focused_candidates(firsts[:1], CandidateConfig(count=80), np.random.default_rng(1))
+    assert spread.shape == (80, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("alpha: 1", "alpha"),
+        ("select: {alpha: -1}", "alpha"),
+        ("candidates: 3", "candidates"),
+        ("[", "YAML|used"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_explained(tmp_path, content, match):
+    path = tmp_path / "settings.yaml"
+    path.write_text(content)
+    with pytest.raises(SelectionError, match=match):
+        SelectionConfig.load(path)
+
+
+def test_settings_change_only_what_they_name(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("select: {alpha: 0.001}")
+    config, default = SelectionConfig.load(path), SelectionConfig()
+    assert config.select.alpha == 0.001
+    assert config.select.steps == default.select.steps
+    assert config.refit == default.refit
+
+
+def test_user_errors_end_with_one_line_and_status_1(bags, tmp_path):
+    for arguments, expected in (
+        (command("select", tmp_path, "--output", tmp_path / "run"), "no rosbag2 folder"),
+        (command("select", bags, "--output", tmp_path / "run", "--robot", tmp_path / "no.yaml"), "no.yaml"),
+        (command("evaluate_offline", tmp_path / "no", bags, "--output", tmp_path / "o"), "does not exist"),
+    ):
+        done = subprocess.run(arguments, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert expected in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_help_teaches():
+    done = subprocess.run(command("select", "--help"), capture_output=True, text=True, check=True)
+    for part in ("run folder", "examples:", "--robot", "continues where it was"):
+        assert part in done.stdout
