@@ -166,12 +166,15 @@ class TrackerNode(ManagedNode):
             self._say_change(seen)
 
     def _say_change(self, seen: KeypointObservation) -> None:
-        if seen.tracker_state is not self._said_state:
-            say = self.get_logger().info
-            if seen.tracker_state is not TrackerState.TRACKING:
-                say = self.get_logger().warning
-            say(f"{self._said_state.name} -> {seen.tracker_state.name}: {seen.reason}")
-            self._said_state = seen.tracker_state
+        before, self._said_state = self._said_state, seen.tracker_state
+        if seen.tracker_state is before:
+            return
+        text = f"{before.name} -> {seen.tracker_state.name}: {seen.reason}"
+        # Two calls, because rclpy refuses a call site that changes its severity.
+        if seen.tracker_state is TrackerState.TRACKING:
+            self.get_logger().info(text)
+        else:
+            self.get_logger().warning(text)
 
     def _publish(self, header: Any, image: RgbImage | None, seen: KeypointObservation) -> None:
         keypoint_set = self._keypoints.keypoint_set

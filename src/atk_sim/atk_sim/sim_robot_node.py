@@ -35,6 +35,7 @@ from atk_sim.simulation import Simulation
 JOINT_STATES_HZ = 100.0
 IDLE_CLOCK_PERIOD_S = 0.05
 ANSWER_TIMEOUT_S = 5.0  # of wall time; the first image of a scene may take a second to transfer
+DISCOVERY_S = 2.0  # how long a new episode waits for a policy to be found in the graph
 # Simulated time can run faster than a recorder's disk for a moment; what waits is kept, not lost.
 RELIABLE = QoSProfile(depth=40, reliability=ReliabilityPolicy.RELIABLE)
 JOINT_STATE_DEPTH = 1000
@@ -249,6 +250,8 @@ class SimRobotNode(ManagedNode):
             self.get_logger().error(str(error))
         else:
             self._driver, self._running = driver, True
+            if driver == TOPICS and self.parameter("lockstep"):
+                self._await_policy()
             self._action = self._simulation.measured()
             with self._news:
                 self._fresh_arm = self._fresh_gripper = self._trajectory = None
@@ -315,6 +318,14 @@ class SimRobotNode(ManagedNode):
                 for joint in range(self._robot.joint_count):
                     self._action[joint] = np.interp(elapsed_ns, offsets_ns, positions[:, joint])
         self._simulation.command(self._action)
+
+    def _await_policy(self) -> None:
+        """Give a policy that has just started time to be discovered, before time would pass without it."""
+        deadline = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < deadline and not self._stop.is_set():
+            if self._policies() and self._image_publisher.get_subscription_count():
+                return
+            self._stop.wait(0.02)
 
     def _await_command(self) -> None:
         """Until the expert's own command has come back over DDS, as any robot would get it."""
