@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from atk_perception.image_codec import RgbImage
+from atk_perception.recording import UNFINISHED_SUFFIX
 from atk_perception.robot_description import RobotDescription
 from atk_sim.closed_loop_node import ClosedLoopClient, Episode
 from atk_sim.graph import GraphError, NodeGraph, executable_path, robot_file
@@ -37,6 +38,8 @@ FIRST_REPORT_SEED = 10_000
 VIDEO_RATE_HZ = 20
 # A machine that is busy with something else may lose a message; the same seed gives the same episode again.
 RECORDING_TRIES = 3
+# A service answer can get lost on a machine that is busy with something else (seen once in some hundred episodes).
+GRAPH_RESTARTS = 3
 
 
 class RolloutVideo:
@@ -109,12 +112,22 @@ def in_parallel(
     bar = tqdm(total=todo.qsize(), desc=title, unit=unit, file=sys.stderr)
 
     def run(index: int) -> None:
+        entry: tuple[int, Any] | None = None
+        restarts = 0
         try:
-            with open_worker(index) as worker:
-                while not errors:
-                    number, item = todo.get_nowait()
-                    results[number] = work(worker, item)
-                    bar.update()
+            while not errors:
+                with open_worker(index) as worker:
+                    try:
+                        while not errors:
+                            entry = entry or todo.get_nowait()
+                            results[entry[0]] = work(worker, entry[1])
+                            entry = None
+                            bar.update()
+                    except GraphError as error:
+                        restarts += 1
+                        if restarts > GRAPH_RESTARTS:
+                            raise
+                        tqdm.write(f"{error}; starting the graph anew", file=sys.stderr)
         except queue.Empty:
             pass
         except BaseException as error:  # handed to the caller below
@@ -171,6 +184,9 @@ def record(args: argparse.Namespace, robot: Path, folder: Path, domain_id: int) 
 
     def work(client: ClosedLoopClient, seed: int) -> None:
         name = f"episode_{seed:04d}"
+        shutil.rmtree(
+            folder / f"{name}{UNFINISHED_SUFFIX}", ignore_errors=True
+        )  # of a graph that was started anew
         for _ in range(RECORDING_TRIES):
             success, message = client.record_expert(args.task, "RP", seed, name)
             if not success:
