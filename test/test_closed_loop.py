@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from stack_arguments import demo_arguments
 from std_msgs.msg import Float64MultiArray
 
@@ -17,6 +18,9 @@ from atk_sim.closed_loop_node import RELIABLE, ClosedLoopClient
 from atk_sim.graph import robot_file
 
 pytestmark = pytest.mark.system
+
+# This process may lag behind a simulation that runs faster than real time; nothing may be lost meanwhile.
+DEEP = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def start_stack(graph, run_folder, robot):
@@ -106,8 +110,8 @@ def test_a_recorded_episode_and_its_live_run_give_identical_frames(graph, tmp_pa
     with ClosedLoopClient(graph) as client:
         from sensor_msgs.msg import CompressedImage, JointState
 
-        client.node.create_subscription(CompressedImage, robot.camera.recorded_topic, on_image, RELIABLE)
-        client.node.create_subscription(JointState, robot.topics.joint_states, on_joints, RELIABLE)
+        client.node.create_subscription(CompressedImage, robot.camera.recorded_topic, on_image, DEEP)
+        client.node.create_subscription(JointState, robot.topics.joint_states, on_joints, DEEP)
         kept, message = client.record_expert("sushi", "RP", seed=3, name="episode")
     assert kept, message
     recorded = list(read_frames(tmp_path / "episode", robot))
