@@ -7,9 +7,9 @@ Keypoints sit on several objects that move independently, so no single homograph
 2. Every feature match is a hypothesis of a local similarity (SIFT knows scale and orientation). For every template
    point, hypotheses collect votes from the matches around that point which they explain. The votes' maxima, several
    per point, are refit as affine maps to their inliers.
-3. Each candidate is aligned to the scene by its own patch, and the best by votes and correlation is kept. Points
-   without a good one are offered the maps of their confident neighbours.
-4. Confidence is a logistic function of correlation, votes, and distance to the second best candidate.
+3. Each candidate is aligned to the scene by its own patch. How likely it is right follows from the correlation, the
+   votes, and what its map explains of the feature matches around; the likeliest is kept.
+4. Confidence is that likelihood, lowered where the second best candidate comes close.
 """
 
 from __future__ import annotations
@@ -22,11 +22,29 @@ from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.local_affine import fit_local_affine
-from atk_perception.patches import Float, PatchBank, PatchShape, align, grey_image, make_bank, smooth_pyramid
+from atk_perception.patches import (
+    Alignment,
+    Float,
+    PatchBank,
+    PatchShape,
+    align,
+    grey_image,
+    make_bank,
+    smooth_pyramid,
+)
 
 FINE = PatchShape(radius=7, level=0)
 COARSE = PatchShape(radius=7, level=1)
 LEVELS = 2
+
+# How likely a placement is right: logistic regression on some 30,000 placements of known truth, in rendered scenes
+# (sushi, seeds 100 to 109, all disturbances) and warped textures, rounded. A flat or repeated patch correlates
+# anywhere, so what the map explains of the features around the point says more than the patch itself.
+EVIDENCE_RADIUS_PX = 30.0
+EVIDENCE_BIAS, EVIDENCE_NCC, EVIDENCE_SUPPORT, EVIDENCE_EXPLAINED, EVIDENCE_SHARE = -3.1, 2.4, 1.0, 0.45, 4.5
+# The same for the chosen one: its own evidence, and its lead over the next best.
+CONFIDENCE_BIAS, CONFIDENCE_BEST, CONFIDENCE_MARGIN, LARGEST_MARGIN = 0.1, 0.66, 0.14, 6.0
+IMPOSSIBLE = -30.0  # evidence of a placement that does not exist
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,15 @@ class _Reference:
     fine: PatchBank
 
 
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """K placements per point: (N, K, 2) uv_px, (N, K, 2, 2) warp, (N, K) votes, 0 for none."""
+
+    uv_px: Float
+    warp: Float
+    support: Float
+
+
 class SiftMatcher:
     """The classical `Matcher`."""
 
@@ -101,14 +128,13 @@ class SiftMatcher:
         scene_grey = grey_image(scene_rgb)
         pyramid = smooth_pyramid(scene_grey, LEVELS)
         votes = self._feature_matches(reference.features, self._detect(scene_grey))
-        uv_px, warp, support = self._hypotheses(template.uv_px, votes)
-        return self._select(reference, pyramid, uv_px, warp, support)
+        return self._select(reference, pyramid, votes, self._hypotheses(template.uv_px, votes))
 
     def _prepare(self, template: Template) -> _Reference:
         if self._reference is None or self._reference.template is not template:
             grey = grey_image(template.image_rgb)
             pyramid = smooth_pyramid(grey, LEVELS)
-            identity = np.tile(np.eye(2, dtype=np.float32), (len(template), 1, 1))
+            identity = _identities(len(template))
             self._reference = _Reference(
                 template,
                 self._detect(grey),
@@ -169,25 +195,18 @@ class SiftMatcher:
             np.sqrt(weight[keep]).astype(np.float32),
         )
 
-    def _hypotheses(self, uv_px: Float, votes: _Votes) -> tuple[Float, Float, Float]:
-        """Candidate placements of each point: (N, K, 2) uv_px, (N, K, 2, 2) warp, (N, K) votes."""
-        parameters = self.parameters
-        count, candidates = len(uv_px), parameters.candidates
-        points = (uv_px[:, 0] + 1j * uv_px[:, 1]).astype(np.complex64)
-        if len(votes.source) == 0:
-            identity = np.broadcast_to(np.eye(2, dtype=np.float32), (count, candidates, 2, 2))
-            return (
-                np.repeat(uv_px[:, None], candidates, axis=1),
-                identity,
-                np.zeros((count, candidates), np.float32),
-            )
-
-        agree, near, score = self._vote(uv_px, votes)
-        placed = votes.target[None, :] + votes.similarity[None, :] * (points[:, None] - votes.source[None, :])
-
+    def _hypotheses(self, uv_px: Float, votes: _Votes) -> _Candidates:
+        """The placements of each point (N, 2) that have most votes and differ from each other."""
+        count, candidates = len(uv_px), self.parameters.candidates
         out_uv = np.zeros((count, candidates, 2), np.float32)
         out_warp = np.zeros((count, candidates, 2, 2), np.float32)
         support = np.zeros((count, candidates), np.float32)
+        if len(votes.source) == 0:
+            return _Candidates(out_uv, out_warp, support)
+        points = (uv_px[:, 0] + 1j * uv_px[:, 1]).astype(np.complex64)
+        agree, near, score = self._vote(uv_px, votes)
+        placed = votes.target[None, :] + votes.similarity[None, :] * (points[:, None] - votes.source[None, :])
+
         source_px, target_px = _as_points(votes.source), _as_points(votes.target)
         everyone = np.arange(count)
         for k in range(candidates):
@@ -203,7 +222,7 @@ class SiftMatcher:
             # Others that put the point on the same place are the same candidate.
             here = placed[everyone, best]
             score[np.abs(placed - here[:, None]) < 8.0] = 0.0
-        return out_uv, out_warp, support
+        return _Candidates(out_uv, out_warp, support)
 
     def _vote(self, uv_px: Float, votes: _Votes) -> tuple[NDArray[np.bool_], Float, Float]:
         """How well each match, as a hypothesis, explains the matches around each point.
@@ -244,44 +263,63 @@ class SiftMatcher:
         return result
 
     def _select(
-        self, reference: _Reference, pyramid: tuple[Float, ...], uv_px: Float, warp: Float, support: Float
+        self,
+        reference: _Reference,
+        pyramid: tuple[Float, ...],
+        votes: _Votes,
+        candidates: _Candidates,
     ) -> Matches:
-        """Align all candidates, choose one per point, then let neighbours propose theirs."""
-        count, candidates = support.shape
-        owner = np.repeat(np.arange(count), candidates)
-        aligned_uv, aligned_warp, ncc = _align(
-            reference, pyramid, owner, uv_px.reshape(-1, 2), warp.reshape(-1, 2, 2)
+        """Align all candidates to the scene and keep the most likely one of each point."""
+        owner, rank = np.nonzero(candidates.support > 0.0)
+        placed = _align(
+            reference, pyramid, owner, candidates.uv_px[owner, rank], candidates.warp[owner, rank]
         )
-        ncc = ncc.reshape(count, candidates)
-        aligned_uv = aligned_uv.reshape(count, candidates, 2)
-        aligned_warp = aligned_warp.reshape(count, candidates, 2, 2)
-        evidence = ncc + 0.5 * (1.0 - np.exp(-support / 1.0))
-        evidence[support <= 0.0] = -1.0
-        order = np.argsort(-evidence, axis=1)
-        rows = np.arange(count)
-        first, second = order[:, 0], order[:, 1]
-        chosen_uv, chosen_warp = aligned_uv[rows, first], aligned_warp[rows, first]
-        chosen_ncc, chosen_support = ncc[rows, first], support[rows, first]
-        margin = evidence[rows, first] - evidence[rows, second]
+        logit = np.full(candidates.support.shape, IMPOSSIBLE, np.float32)
         height, width = pyramid[0].shape
-        inside = np.all((chosen_uv >= 0) & (chosen_uv <= np.array([width - 1, height - 1])), axis=1)
-        logit = (
-            10.0 * (chosen_ncc - 0.75) + 1.2 * np.log(np.maximum(chosen_support, 1e-3)) + 4.0 * (margin - 0.1)
+        inside = np.all((placed.uv_px >= 0) & (placed.uv_px <= np.array([width - 1, height - 1])), axis=1)
+        explained, share = self._evidence(reference.template.uv_px[owner], votes, placed)
+        right = (
+            EVIDENCE_BIAS
+            + EVIDENCE_NCC * placed.ncc
+            + EVIDENCE_SUPPORT * np.log(np.maximum(candidates.support[owner, rank], 0.02))
+            + EVIDENCE_EXPLAINED * np.log(explained + 0.1)
+            + EVIDENCE_SHARE * share
         )
-        confidence = np.where(inside & (chosen_support > 0.0), 1.0 / (1.0 + np.exp(-logit)), 0.0)
-        return Matches(
-            chosen_uv.astype(np.float32), confidence.astype(np.float32), chosen_warp.astype(np.float32)
+        logit[owner, rank] = np.where(inside, right, IMPOSSIBLE)
+
+        order = np.sort(logit, axis=1)
+        margin = np.minimum(order[:, -1] - order[:, -2], LARGEST_MARGIN)
+        sure = CONFIDENCE_BIAS + CONFIDENCE_BEST * order[:, -1] + CONFIDENCE_MARGIN * margin
+        confidence = np.where(order[:, -1] > IMPOSSIBLE, 1.0 / (1.0 + np.exp(-sure)), 0.0)
+
+        uv_px, warp = reference.template.uv_px.copy(), _identities(len(logit))
+        chosen = (np.argmax(logit, axis=1)[owner] == rank) & inside
+        uv_px[owner[chosen]], warp[owner[chosen]] = placed.uv_px[chosen], placed.warp[chosen]
+        return Matches(uv_px, confidence.astype(np.float32), warp)
+
+    def _evidence(self, points_px: Float, votes: _Votes, placed: Alignment) -> tuple[Float, Float]:
+        """What a placed point's map explains of the feature matches around it: their weight, and its share of all."""
+        source_px, target_px = _as_points(votes.source), _as_points(votes.target)
+        arm = source_px[None] - points_px[:, None]
+        error = np.linalg.norm(
+            placed.uv_px[:, None] + arm @ placed.warp.transpose(0, 2, 1) - target_px[None], axis=2
         )
+        away = np.linalg.norm(arm, axis=2)
+        weight = votes.weight * np.exp(-0.5 * (away / EVIDENCE_RADIUS_PX) ** 2)
+        explained = (weight * (error < self.parameters.tolerance_px + 0.1 * away)).sum(axis=1)
+        return explained, explained / (weight.sum(axis=1) + 0.3)
 
 
 def _align(
     reference: _Reference, pyramid: tuple[Float, ...], owner: NDArray[np.int_], uv_px: Float, warp: Float
-) -> tuple[Float, Float, Float]:
-    """Align candidates of points `owner` coarse to fine; NCC is the mean over both windows."""
-    coarse, fine = reference.coarse.take(owner), reference.fine.take(owner)
-    first = align(coarse, pyramid, uv_px, warp, iterations=4, affine=False)
-    second = align(fine, pyramid, first.uv_px, first.warp, iterations=5, affine=True)
-    return second.uv_px, second.warp, second.ncc
+) -> Alignment:
+    """Candidates of points `owner` moved to where they fit, coarse to fine."""
+    coarse = align(reference.coarse.take(owner), pyramid, uv_px, warp, iterations=4, affine=False)
+    return align(reference.fine.take(owner), pyramid, coarse.uv_px, coarse.warp, iterations=5, affine=True)
+
+
+def _identities(count: int) -> Float:
+    return np.tile(np.eye(2, dtype=np.float32), (count, 1, 1))
 
 
 def _three_best(cosine: Float) -> tuple[NDArray[np.int_], Float]:
