@@ -8,6 +8,8 @@ that answers it. A slow machine changes nothing but the wall time. Without a pol
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from typing import Any
@@ -224,8 +226,9 @@ class SimRobotNode(ManagedNode):
                             self._news.wait(IDLE_CLOCK_PERIOD_S)
                     continue
                 self._period()
-        except Exception as error:  # a thread would die unnoticed
+        except Exception as error:  # a thread would die unnoticed, the node seem ready for ever
             self.get_logger().fatal(f"the simulation failed: {error!r}")
+            os.kill(os.getpid(), signal.SIGTERM)
             raise
         finally:
             self._simulation.close()

@@ -42,6 +42,7 @@ PIECE_SIZE_M = (0.072, 0.036, 0.034)  # length, width, height of the salmon nigi
 
 GRASP_HEIGHT_M = 0.017  # of the fingertips' centre above the piece's underside
 TRAVEL_HEIGHT_M = 0.13
+PLACING_YAW_RAD = 0.0  # the hand turns the piece straight on its way
 SHUT_M = PIECE_SIZE_M[1] + 0.0015  # an opening below this means that the piece is between the fingers
 
 
@@ -165,16 +166,12 @@ class SushiPickAndPlace:
         place = plate.xpos + (0.0, 0.0, PLATE_FLOOR_M + GRASP_HEIGHT_M + 0.003)
         aside_m = float(np.linalg.norm(tcp[:2] - place[:2]))
         if aside_m < 0.020 and tcp[2] < place[2] + 0.010:
-            return ExpertGoal(place, self._placing_yaw(yaw_rad), 0.08)
+            return ExpertGoal(place, PLACING_YAW_RAD, 0.08)
         floor_m = place[2] + float(np.clip(2.0 * (aside_m - 0.014), 0.0, TRAVEL_HEIGHT_M - 0.02))
         # Sideways only as far as the piece is off the table: it must not drag, nor hit the rim.
         lifted = float(np.clip((tcp[2] - 0.035) / 0.05, 0.0, 1.0))
         sideways = tcp[:2] + lifted * (place[:2] - tcp[:2])
-        return ExpertGoal(np.array([*sideways, floor_m]), self._placing_yaw(yaw_rad), 0.0)
-
-    def _placing_yaw(self, yaw_rad: float) -> float:
-        """The hand turns the piece straight on its way."""
-        return yaw_rad * 0.0
+        return ExpertGoal(np.array([*sideways, floor_m]), PLACING_YAW_RAD, 0.0)
 
     def _leave(self, tcp: FloatArray, piece: FloatArray, opening_m: float) -> ExpertGoal:
         away = np.array([0.44, 0.05, 0.22])
