@@ -11,6 +11,8 @@ Per frame:
    the appearance is never updated.
 4. A point is visible while it correlates with its first appearance and agrees with its neighbourhood. Unseen points
    are carried along by their neighbourhood and searched for, a few in every frame.
+5. What is left is judged by its likelihood to be right: a window that has slid onto a hand still correlates, but alone
+   and out of shape. The likelihood is the confidence.
 
 A set may be down to a handful of points after selection, too few to support each other. So the tracker adds *helpers*,
 textured points of the template around them, tracked in the same way and not reported.
@@ -40,6 +42,12 @@ from atk_perception.tracking.protocol import Tracks
 
 FINE = PatchShape(radius=7, level=0)
 LEVELS = 2
+
+# How likely a tracked point is right: logistic regression on 280,000 points of known truth in rendered episodes (sushi,
+# seeds 100 to 109, all disturbances) and textures behind a moving bar, rounded; an error counts double. Features: the
+# misfit to the first appearance, how far the window's area is from the scene's usual, the weight of the neighbours that
+# move along, and its share of what their weight could be, so that a point without neighbours is not held against it.
+RIGHT_BIAS, RIGHT_MISFIT, RIGHT_AREA, RIGHT_SUPPORT, RIGHT_SHARE = 0.0, -1.1, -2.3, 1.5, 1.2
 
 
 @dataclass(frozen=True)
@@ -182,8 +190,10 @@ class TemplateLkTracker:
 
         state = replace(state, grey=grey, uv_px=uv_px, warp=warp, visible=visible, ncc=ncc)
         state = self._search(state, pyramid, supported)
+        state, confidence = self._judge(state)
         state = replace(state, comotion=self._learn_comotion(state))
-        return state, self._report(state, support)
+        count = state.count
+        return state, Tracks(state.uv_px[:count], state.visible[:count], confidence[:count])
 
     def _flow(self, state: TemplateLkState, grey: NDArray[np.uint8]) -> tuple[Float, NDArray[np.bool_]]:
         """Lucas-Kanade of the visible points, (M, 2), and whether the way back ends where it began, (M,)."""
@@ -240,6 +250,25 @@ class TemplateLkTracker:
         change = self._agreement(state) - state.comotion
         rate = np.where(change < 0.0, self.parameters.comotion_rate, 0.1 * self.parameters.comotion_rate)
         return np.asarray(state.comotion + np.where(both, rate * change, 0.0), np.float32)
+
+    def _judge(self, state: TemplateLkState) -> tuple[TemplateLkState, Float]:
+        """The state without the points that are rather wrong than right, and (M,) confidence, 0 where unseen."""
+        carried_px, _, support = self._neighbourhood(state)
+        area = np.maximum(np.abs(np.linalg.det(state.warp)), 1e-3)
+        sure = state.visible & (support > 1.0)
+        usual = float(np.median(area[sure])) if sure.any() else 1.0
+        logit = (
+            RIGHT_BIAS
+            + RIGHT_MISFIT * np.log(1.02 - np.minimum(state.ncc, 1.0))
+            + RIGHT_AREA * np.abs(np.log(area / usual))
+            + RIGHT_SUPPORT * np.log(support + 0.1)
+            + RIGHT_SHARE * np.log((support + 0.1) / (state.near.sum(axis=1) + 0.1))
+        )
+        visible = state.visible & (logit > 0.0)
+        rejected = state.visible & ~visible & (support > 0.5)
+        confidence = np.where(visible, 1.0 / (1.0 + np.exp(-logit)), 0.0).astype(np.float32)
+        uv_px = np.where(rejected[:, None], carried_px, state.uv_px)
+        return replace(state, visible=visible, uv_px=uv_px, ncc=np.where(visible, state.ncc, 0.0)), confidence
 
     def _search(
         self, state: TemplateLkState, pyramid: tuple[Float, ...], supported: NDArray[np.bool_]
@@ -310,13 +339,6 @@ class TemplateLkTracker:
             best_uv[better], best_warp[better] = aligned.uv_px[better], aligned.warp[better]
             best_ncc[better] = aligned.ncc[better]
         return best_uv, best_warp, best_ncc > self.parameters.regain_ncc
-
-    def _report(self, state: TemplateLkState, support: Float) -> Tracks:
-        count = state.count
-        ncc, visible = state.ncc[:count], state.visible[:count]
-        logit = 12.0 * (ncc - 0.65) + 1.5 * np.minimum(support[:count], 2.0)
-        confidence = np.where(visible, 1.0 / (1.0 + np.exp(-logit)), 0.0)
-        return Tracks(state.uv_px[:count], visible, confidence.astype(np.float32))
 
 
 def _inside(uv_px: Float, grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
