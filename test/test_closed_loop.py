@@ -11,7 +11,14 @@ from stack_arguments import demo_arguments
 from std_msgs.msg import Float64MultiArray
 
 from atk_interfaces.msg import PolicyStatus
-from atk_perception.frames import FrameAligner, check_bag, read_frames, robot_state_from_message, stamp_ns_of
+from atk_perception.frames import (
+    FrameAligner,
+    bag_messages,
+    check_bag,
+    read_frames,
+    robot_state_from_message,
+    stamp_ns_of,
+)
 from atk_perception.image_codec import rgb_from_message
 from atk_sim import demo
 from atk_sim.closed_loop_node import RELIABLE, ClosedLoopClient
@@ -42,8 +49,10 @@ def test_recorded_demonstrations_are_whole(recorded, robot):
         report = check_bag(bag, robot)
         assert report.ok, report.problems
         frames = list(read_frames(bag, robot))
-        images = report.topics[robot.camera.recorded_topic].count
-        assert len(frames) >= images - 2
+        assert len(frames) == report.topics[robot.camera.recorded_topic].count
+        # Commands have no stamp: lock-step holds the clock until what answers an image is recorded.
+        logged_ns = [log_ns for _, log_ns, _ in bag_messages(bag, [robot.topics.command])]
+        assert logged_ns == [frame.stamp_ns for frame in frames]
         # The expert moves the arm, opens and closes the gripper.
         actions = np.array([frame.action for frame in frames])
         assert np.ptp(actions[:, :-1], axis=0).max() > 0.3

@@ -488,7 +488,7 @@ class BagReport:
 
 
 def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
-    """Check that every needed topic arrived at its rate and without gaps.
+    """Check that every needed topic arrived at its rate, without gaps, and soon after it was stamped.
 
     Raises:
         BagError: the bag cannot be opened, is damaged, or lacks a topic.
@@ -501,8 +501,11 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
         image_topic,
         *(t.lstrip("/") for t in (topics.joint_states, topics.command, topics.gripper_command)),
     ]
+    latest_ns = 0
     for topic, log_ns, message in bag_messages(path, needed):
         stamps.setdefault(topic, []).append(stamp_ns_of(message) if hasattr(message, "header") else log_ns)
+        if topic == image_topic:
+            latest_ns = max(latest_ns, log_ns - stamp_ns_of(message))
     reports: dict[str, TopicReport] = {}
     problems = []
     for topic in needed:
@@ -530,5 +533,11 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
                 problems.append(
                     f"{topic}: {rate_hz:.1f} Hz, below the control rate of {robot.control_rate_hz} Hz"
                 )
+    # The recorder was as late for the commands, whose only time is that of their arrival.
+    if latest_ns > robot.deadlines_s.image * 1e9:
+        problems.append(
+            f"{image_topic}: an image was recorded {latest_ns / 1e9:.3f} s after its stamp, the deadline is "
+            f"{robot.deadlines_s.image} s; commands have no stamp of their own, so frames and actions do not match"
+        )
     image_times = stamps.get(image_topic, [0])
     return BagReport(path, (max(image_times) - min(image_times)) / 1e9, reports, tuple(problems))

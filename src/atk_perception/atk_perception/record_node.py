@@ -7,8 +7,10 @@ when it is kept. It needs no ros2 bag plugin, so it also runs where ROS 2 came f
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
+from collections import Counter
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +20,7 @@ from ament_index_python.packages import get_package_share_directory
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from atk_interfaces.msg import RecordStatus
 from atk_interfaces.srv import RecordEpisode
 from atk_perception.frames import BagError
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
@@ -26,6 +29,10 @@ from atk_perception.robot_description import RobotDescription
 
 # Ten seconds of joint states at 100 Hz may wait for a slow disk before one is lost.
 QUEUE_DEPTH = 1000
+# Who joins late learns at once whether something is being recorded.
+STATUS_QOS = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 
 
 class RecordNode(ManagedNode):
@@ -50,7 +57,9 @@ class RecordNode(ManagedNode):
         self._lock = threading.Lock()
         self._writer: DemonstrationWriter | None = None
         self._episode_subscriptions: list[Any] = []
-        self._written = 0
+        self._written: Counter[str] = Counter()
+        self._image_stamp = (0, 0)
+        self._bag_path = ""
 
     def configure(self) -> None:
         """Read the robot description."""
@@ -63,11 +72,13 @@ class RecordNode(ManagedNode):
         self._service = self.create_service(
             RecordEpisode, "~/episode", self._on_request, callback_group=MutuallyExclusiveCallbackGroup()
         )
+        self._status_publisher = self.create_publisher(RecordStatus, "~/status", STATUS_QOS)
         # One group, so that messages are logged in the order in which they are taken.
         self._data_group = MutuallyExclusiveCallbackGroup()
 
     def activate(self) -> None:
         """Wait for the first request."""
+        self._publish_status()
         self.set_diagnostic(OK, "ready")
         self.get_logger().info(f"ready to record into {self.parameter('output')}")
 
@@ -83,8 +94,9 @@ class RecordNode(ManagedNode):
         self._unsubscribe()
 
     def cleanup(self) -> None:
-        """Remove the service."""
+        """Withdraw the interfaces."""
         self.destroy_service(self._service)
+        self.destroy_publisher(self._status_publisher)
 
     def _on_request(
         self, request: RecordEpisode.Request, response: RecordEpisode.Response
@@ -116,7 +128,9 @@ class RecordNode(ManagedNode):
         definitions = {t: _definition(t) for t in topics.values() if t.startswith("atk_interfaces/")}
         with self._lock:
             self._writer = DemonstrationWriter(path, topics, self._robot, definitions)
-            self._written = 0
+            self._bag_path = str(path)
+            self._written.clear()
+            self._image_stamp = (0, 0)
         for topic, msgtype in topics.items():
             self._episode_subscriptions.append(
                 self.create_subscription(
@@ -128,8 +142,23 @@ class RecordNode(ManagedNode):
                     callback_group=self._data_group,
                 )
             )
+        self._await_publishers()
+        self._publish_status()
         self.set_diagnostic(OK, f"recording {path.name}")
         return str(path), f"recording {path}"
+
+    def _await_publishers(self) -> None:
+        """What is published once START has been answered must not be missed."""
+        deadline = time.monotonic() + self.parameter("topic_timeout_s")
+        while time.monotonic() < deadline:
+            if all(subscription.get_publisher_count() for subscription in self._episode_subscriptions):
+                return
+            time.sleep(0.01)
+        unheard = [s.topic_name for s in self._episode_subscriptions if not s.get_publisher_count()]
+        self._end().discard()
+        raise RecordingError(
+            f"{unheard} have publishers that cannot be heard; compare their quality of service with 'ros2 topic info -v'"
+        )
 
     def _await_topics(self) -> dict[str, str]:
         """As `_topics`, with time for publishers to be discovered."""
@@ -189,12 +218,30 @@ class RecordNode(ManagedNode):
                 return
             try:
                 self._writer.write(topic, self.get_clock().now().nanoseconds, bytes(cdr))
-                self._written += 1
             except OSError as error:
                 self.set_diagnostic(ERROR, f"cannot write: {error}")
                 self.get_logger().error(
                     f"cannot write: {error}; what was written stays", throttle_duration_sec=5.0
                 )
+                return
+            self._written[topic] += 1
+            if topic == self._robot.camera.recorded_topic:
+                self._image_stamp = _stamp_of(cdr)
+        topics = self._robot.topics
+        if topic in (self._robot.camera.recorded_topic, topics.command, topics.gripper_command):
+            self._publish_status()
+
+    def _publish_status(self) -> None:
+        topics = self._robot.topics
+        status = RecordStatus(
+            recording=self._writer is not None,
+            bag_path=self._bag_path,
+            images=self._written[self._robot.camera.recorded_topic],
+            arm_commands=self._written[topics.command],
+            gripper_commands=self._written[topics.gripper_command],
+        )
+        status.header.stamp.sec, status.header.stamp.nanosec = self._image_stamp
+        self._status_publisher.publish(status)
 
     def _unsubscribe(self) -> None:
         for subscription in self._episode_subscriptions:
@@ -207,18 +254,19 @@ class RecordNode(ManagedNode):
             if self._writer is None:
                 raise RecordingError("no episode is being recorded; send START first")
             writer, self._writer = self._writer, None
+        self._publish_status()
         return writer
 
     def _keep(self) -> tuple[str, str]:
         report = self._end().keep()
         summary = ", ".join(f"{topic} {r.count} at {r.rate_hz:.1f} Hz" for topic, r in report.topics.items())
         if report.ok:
-            self.set_diagnostic(OK, f"kept {report.path.name}", written=self._written)
+            self.set_diagnostic(OK, f"kept {report.path.name}", written=self._written.total())
             message = f"kept {report.path.name}, {report.duration_s:.1f} s: {summary}"
         else:
             problems = "; ".join(report.problems)
             self.set_diagnostic(
-                WARN, f"kept {report.path.name} with problems: {problems}", written=self._written
+                WARN, f"kept {report.path.name} with problems: {problems}", written=self._written.total()
             )
             message = f"kept {report.path.name} WITH PROBLEMS: {problems} ({summary})"
         self.get_logger().info(message)
@@ -228,6 +276,12 @@ class RecordNode(ManagedNode):
         self._end().discard()
         self.set_diagnostic(OK, "discarded")
         return "discarded"
+
+
+def _stamp_of(cdr: bytes) -> tuple[int, int]:
+    """(seconds, nanoseconds) of a serialised message that begins with a header; byte 1 says the byte order."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
+    return seconds, nanoseconds
 
 
 def _next_name(output: Path) -> str:

@@ -202,6 +202,14 @@ def test_the_check_finds_a_lost_image(tmp_path):
     assert "one is missing" in report.problems[0]
 
 
+def test_the_check_finds_a_recorder_that_was_late(tmp_path):
+    late_ns = round(2e9 * ROBOT.deadlines_s.image)
+    bag, _ = write_demonstration(tmp_path / "late", steps=10, log_offset_ns=late_ns)
+    report = check_bag(bag, ROBOT)
+    assert len(report.problems) == 1
+    assert "recorded 0.500 s after its stamp" in report.problems[0]
+
+
 def test_a_bag_is_streamed(tmp_path):
     """The first frames come out before the (damaged) end is read."""
     bag, _ = write_demonstration(tmp_path / "demo", steps=10)

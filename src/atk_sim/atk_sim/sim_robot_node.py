@@ -2,8 +2,8 @@
 
 In lock-step (the default) simulated time passes only when everyone has done their part: at each camera
 period the clock and the joint states go out first, then the image, then the node waits for the command
-that answers it. A slow machine changes nothing but the wall time. Without a policy in the graph, or with
-`lockstep` off, it runs paced by the wall clock.
+that answers it, and for the recorder where an episode is being recorded. A slow machine changes nothing
+but the wall time. Without a policy in the graph, or with `lockstep` off, it runs paced by the wall clock.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from atk_interfaces.msg import EpisodeStatus, PolicyStatus
+from atk_interfaces.msg import EpisodeStatus, PolicyStatus, RecordStatus
 from atk_interfaces.srv import ResetEpisode
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import fill_depth_message, fill_png_message, fill_rgb_message
 from atk_perception.managed_node import OK, WARN, ManagedNode, run_node
+from atk_perception.record_node import STATUS_QOS
 from atk_perception.robot_description import RobotDescription
 from atk_sim.camera import FloatArray
 from atk_sim.graph import robot_file
@@ -85,6 +87,7 @@ class SimRobotNode(ManagedNode):
         self._fresh_gripper: float | None = None
         self._trajectory: tuple[int, FloatArray, FloatArray] | None = None
         self._answer: PolicyStatus | None = None
+        self._recorded = RecordStatus()
         self._action = np.append(robot.home_rad, robot.gripper.max_m)
         camera, topics = robot.camera, robot.topics
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
@@ -110,6 +113,11 @@ class SimRobotNode(ManagedNode):
                 (PolicyStatus, "policy/status", self._on_policy_status),
             )
         ]
+        self._inputs.append(
+            self.create_subscription(
+                RecordStatus, "recorder/status", self._on_record_status, STATUS_QOS, callback_group=group
+            )
+        )
         self._reset_service = self.create_service(
             ResetEpisode, "sim/reset", self._on_reset, callback_group=ReentrantCallbackGroup()
         )
@@ -200,6 +208,11 @@ class SimRobotNode(ManagedNode):
             self._answer = message
             self._news.notify_all()
 
+    def _on_record_status(self, message: RecordStatus) -> None:
+        with self._news:
+            self._recorded = message
+            self._news.notify_all()
+
     def _on_reset(
         self, request: ResetEpisode.Request, response: ResetEpisode.Response
     ) -> ResetEpisode.Response:
@@ -269,13 +282,17 @@ class SimRobotNode(ManagedNode):
         assert self._simulation is not None
         simulation, stamp_ns = self._simulation, self._time_ns
         started = time.monotonic()
+        recorded = self._recorded
         self._publish_state()
         self._publish_images(stamp_ns)
+        self._await_recorded_image(recorded, stamp_ns)
         if self._driver == EXPERT:
             self._publish_command(simulation.expert_command())
             self._await_command()
+            self._await_recorded_command(recorded)
         elif self.parameter("lockstep") and self._policies() > 0:
-            self._await_answer(stamp_ns)
+            if self._await_answer(stamp_ns):
+                self._await_recorded_command(recorded)
         self._publish_episode(stamp_ns)
         if simulation.done:
             self._running = False
@@ -343,8 +360,44 @@ class SimRobotNode(ManagedNode):
                 "the expert's command did not arrive; holding", throttle_duration_sec=5.0
             )
 
-    def _await_answer(self, stamp_ns: int) -> None:
-        """Until the policy has answered the image of `stamp_ns`, and its command has arrived."""
+    def _await_recorded_image(self, before: RecordStatus, stamp_ns: int) -> None:
+        """Until the image of `stamp_ns` has been recorded, in an episode that was being recorded `before` it."""
+        self._await_recorder(
+            before, lambda now: stamp_ns_of(now) >= stamp_ns, f"the image at {stamp_ns / 1e9:.3f} s"
+        )
+
+    def _await_recorded_command(self, before: RecordStatus) -> None:
+        """Until a command of arm and gripper has been recorded after `before`."""
+        self._await_recorder(
+            before,
+            lambda now: (
+                now.arm_commands > before.arm_commands and now.gripper_commands > before.gripper_commands
+            ),
+            "a command",
+        )
+
+    def _await_recorder(self, before: RecordStatus, done: Callable[[RecordStatus], bool], what: str) -> None:
+        """In lock-step no time passes before it is recorded: commands are stamped by their arrival."""
+        if not before.recording or not self.parameter("lockstep"):
+            return
+
+        def ready() -> bool:
+            now = self._recorded
+            ended = not now.recording or now.bag_path != before.bag_path
+            return ended or done(now) or self._stop.is_set()
+
+        with self._news:
+            if not self._news.wait_for(ready, ANSWER_TIMEOUT_S):
+                self.get_logger().warning(
+                    f"the recorder did not write {what} within {ANSWER_TIMEOUT_S:.0f} s; going on"
+                )
+
+    def _await_answer(self, stamp_ns: int) -> bool:
+        """Until the policy has answered the image of `stamp_ns`, and its command has arrived.
+
+        Returns:
+            Whether there was a command.
+        """
 
         def answered() -> bool:
             if self._stop.is_set() or self._requests:
@@ -368,6 +421,7 @@ class SimRobotNode(ManagedNode):
             message = f"no answer to the image at {stamp_ns / 1e9:.3f} s within {ANSWER_TIMEOUT_S:.0f} s; going on, holding"
             self.get_logger().warning(message)
             self.set_diagnostic(WARN, message)
+        return bool(ready and self._answer is not None and len(self._answer.command))
 
     # -- what is published -------------------------------------------------------------------------
 
