@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matcher, Matches, Template
+from atk_perception.local_affine import fit_local_affine
+
+# On the template: how far a found point speaks for one that was not found. About an object's radius.
+NEIGHBOURHOOD_PX = 25.0
+# A found point within some 60 px must stand behind a guess.
+GUESS_WEIGHT_MIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Transfer:
     """What the matcher found and whether it is good enough to act on.
 
     Attributes:
-        matches: of all N points.
+        matches: of all N points; one that was not found is where the found ones around it put it, if there are any.
         found: (N,) bool, points at or above the confidence threshold.
         accepted: whether tracking may start.
         reason: one sentence for a person, also when accepted.
@@ -57,4 +63,21 @@ def transfer(
         f"{int(found.sum())} of {total} keypoints found with confidence {parameters.min_confidence:g} or more, "
         f"{needed} needed"
     )
-    return Transfer(matches, found, accepted, reason)
+    return Transfer(_place_unfound(template, matches, found), found, accepted, reason)
+
+
+def _place_unfound(template: Template, matches: Matches, found: NDArray[np.bool_]) -> Matches:
+    """Matches with the points that were not found moved as their found neighbours were; confidences stay."""
+    if found.all() or not found.any():
+        return matches
+    away_px = np.linalg.norm(template.uv_px[:, None] - template.uv_px[None, found], axis=2)
+    weight = np.exp(-0.5 * (away_px / NEIGHBOURHOOD_PX) ** 2).astype(np.float32)
+    nearest = np.argmin(away_px, axis=1)
+    prior = matches.warp[found][nearest]
+    uv_px, warp = fit_local_affine(template.uv_px, template.uv_px[found], matches.uv_px[found], weight, prior)
+    guessed = ~found & (weight.sum(axis=1) > GUESS_WEIGHT_MIN)
+    return replace(
+        matches,
+        uv_px=np.where(guessed[:, None], uv_px, matches.uv_px),
+        warp=np.where(guessed[:, None, None], warp, matches.warp),
+    )

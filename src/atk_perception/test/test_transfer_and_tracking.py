@@ -10,6 +10,7 @@ from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 from atk_perception.keypoint_tracker import KeypointTracker, TrackerState
 from atk_perception.overlay import Overlay
 from atk_perception.registry import MATCHERS, TRACKERS, make_matcher, make_tracker
+from atk_perception.transfer import TransferParameters, transfer
 
 PERIOD_NS = 33_333_333
 
@@ -35,6 +36,25 @@ def test_transfer_survives_rotation_scale_background_and_light(make_scene, pose,
     assert sure.mean() > 0.7
     assert np.median(error[sure]) < 1.5
     assert (error[sure] > 8.0).mean() < 0.05
+
+
+def test_a_point_that_is_hidden_at_transfer_is_placed_by_its_neighbours(make_scene, pose):
+    scene = make_scene(seed=3)
+    template = scene.template()
+    poses = [pose(p.u + 40, p.v + 25, 0.5) for p in scene.home]
+    first = poses[0]
+    bar = (first.u + 8, first.v - 60, first.u + 60, first.v + 60)  # over the right part of the first object
+    outcome = transfer(
+        make_matcher("sift"), template, scene.render(poses, occluder=bar), TransferParameters()
+    )
+    truth = scene.truth(template, poses)
+    hidden = (np.abs(truth - [first.u, first.v]).max(axis=1) < 60) & (truth[:, 0] > bar[0] + 6)
+    assert hidden.sum() >= 3
+    assert outcome.accepted
+    assert not outcome.found[hidden].any()
+    error_px = np.linalg.norm(outcome.matches.uv_px - truth, axis=1)
+    assert error_px[hidden].max() < 10.0
+    assert (outcome.matches.confidence[hidden] < 0.5).all()
 
 
 def test_a_scene_without_the_objects_is_refused(make_scene):

@@ -87,7 +87,6 @@ class StageConfig(_Config):
     alpha: NotNegative = 0.0
     warm_up: Probability = 0.0  # share of the steps before the mask begins to learn
     cross_fit: bool = True  # the mask learns on demonstrations that the policy does not; see above
-    sizes: dict[str, int] = {}  # of the policy class in this stage, over those of the policy
 
 
 class DistillationHistory(_Config):
@@ -306,7 +305,7 @@ class _Run:
                     joints=size - 1,
                     horizon=policy_config.horizon,
                     history=policy_config.history,
-                    **{**policy_config.sizes, **stage.sizes},
+                    **policy_config.sizes,
                 )
                 member.set_statistics(statistics)
                 self._members.append(member)

@@ -107,9 +107,8 @@ class SelectionConfig(_Config):
         learning_rate=2e-3,
         alpha=0.002,
         warm_up=0.15,
-        sizes={"width": 128, "blocks": 2},
     )
-    refit: StageConfig = StageConfig(steps=3000, batch=512, members=1, learning_rate=1.5e-3)
+    refit: StageConfig = StageConfig(steps=1500, batch=512, members=1, learning_rate=1.5e-3)
     ensemble_decay: Annotated[float, Field(ge=0.0)] = 0.2
 
     @classmethod
@@ -226,7 +225,7 @@ def select_keypoints(
         result.policy,
         PolicyFile(
             policy=config.policy.name,
-            sizes={**config.policy.sizes, **config.refit.sizes},
+            sizes=result.policy.sizes,
             keypoint_set=candidates.name,
             keypoint_ids=candidates.ids[result.selection.keep].tolist(),
             horizon=config.policy.horizon,

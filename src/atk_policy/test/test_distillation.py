@@ -28,14 +28,12 @@ def scene():
 
 def test_the_points_that_predict_the_action_are_kept_and_all_others_dropped(scene):
     demonstrations, kind, template = scene
-    stage = StageConfig(
-        steps=500, batch=128, members=2, learning_rate=3e-3, alpha=0.004, warm_up=0.1, sizes=SMALL
-    )
+    stage = StageConfig(steps=500, batch=128, members=2, learning_rate=3e-3, alpha=0.004, warm_up=0.1)
     outcome = distill(
         TrainingData.of(demonstrations[:14]),
         TrainingData.of(demonstrations[14:]),
         template,
-        PolicyConfig(horizon=8),
+        PolicyConfig(horizon=8, sizes=SMALL),
         AugmentationConfig(),
         stage,
         masked=True,
@@ -52,7 +50,7 @@ def test_the_points_that_predict_the_action_are_kept_and_all_others_dropped(scen
 def test_a_run_that_was_killed_ends_with_the_weights_of_an_unbroken_one(scene, tmp_path):
     demonstrations, _, template = scene
     data = TrainingData.of(demonstrations[:4])
-    stage = StageConfig(steps=24, batch=32, members=2, learning_rate=1e-3, alpha=0.002, sizes=SMALL)
+    stage = StageConfig(steps=24, batch=32, members=2, learning_rate=1e-3, alpha=0.002)
 
     class Killed(Exception):
         pass
@@ -66,7 +64,7 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_an_unbroken_one(scene, t
             data,
             data,
             template,
-            PolicyConfig(horizon=4),
+            PolicyConfig(horizon=4, sizes=SMALL),
             AugmentationConfig(),
             stage,
             masked=True,

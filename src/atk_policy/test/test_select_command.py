@@ -33,9 +33,9 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 STEPS = 16
 SMALL = {
     "candidates": {"count": 40, "transferred_min": 0.5},
-    "select": {"steps": 60, "batch": 32, "members": 2, "sizes": {"width": 16, "blocks": 1}},
-    "refit": {"steps": 60, "batch": 32, "sizes": {"width": 16, "blocks": 1}},
-    "policy": {"horizon": 4},
+    "select": {"steps": 60, "batch": 32, "members": 2},
+    "refit": {"steps": 60, "batch": 32},
+    "policy": {"horizon": 4, "sizes": {"width": 16, "blocks": 1}},
 }
 
 

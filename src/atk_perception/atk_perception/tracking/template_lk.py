@@ -160,7 +160,9 @@ class TemplateLkTracker:
             comotion=np.ones((total, total), np.float32),
             turn=0,
         )
-        return replace(state, comotion=self._agreement(state))
+        # A pair that has not been seen together is taken to move together until it is seen to part.
+        both = visible[:, None] & visible[None]
+        return replace(state, comotion=np.where(both, self._agreement(state), np.float32(1.0)))
 
     def step(self, state: TemplateLkState, frame_rgb: NDArray[np.uint8]) -> tuple[TemplateLkState, Tracks]:
         """See `Tracker.step`."""

@@ -37,9 +37,10 @@ class MlpPolicy(Policy):
     """
 
     def __init__(
-        self, keypoints: int, joints: int, horizon: int, history: int, *, width: int = 256, blocks: int = 3
+        self, keypoints: int, joints: int, horizon: int, history: int, *, width: int = 128, blocks: int = 2
     ) -> None:
         super().__init__(keypoints, joints, horizon, history)
+        self.sizes = {"width": width, "blocks": blocks}
         size = joints + 1
         self.embed = nn.Linear(history * (3 * keypoints + size), width)
         self.trunk = nn.Sequential(*(_ResidualBlock(width) for _ in range(blocks)))

@@ -46,7 +46,8 @@ class Statistics(NamedTuple):
 class Policy(nn.Module, ABC):
     """A policy class fills in the three methods below; normalisation and its buffers are shared.
 
-    Everything that a trained policy is, normalisation included, is in its state_dict.
+    Everything that a trained policy is, normalisation included, is in its state_dict, and what it takes to build
+    it again in `sizes`: the arguments of its class beyond those below.
 
     Args:
         keypoints: N.
@@ -55,6 +56,7 @@ class Policy(nn.Module, ABC):
         history: K, frames that the policy sees.
     """
 
+    sizes: dict[str, int]
     uv_mean_px: Tensor
     uv_scale_px: Tensor
     robot_mean: Tensor
