@@ -8,6 +8,7 @@ node up by itself unless a manager is to do it, and publishes its health on /dia
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import threading
@@ -170,6 +171,10 @@ def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
     try:
         refused = node.parameter("autostart") and not node.bring_up()
         if not refused:
+            # What is loaded by now stays. Left to the garbage collector, it is walked through every few seconds of the
+            # executor's allocations: a tenth of a second each time where torch is loaded.
+            gc.collect()
+            gc.freeze()
             stop.wait()
     finally:
         node.trigger_shutdown()

@@ -23,12 +23,15 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from atk_interfaces.msg import RecordStatus
 from atk_interfaces.srv import RecordEpisode
 from atk_perception.frames import BagError
+from atk_perception.input_thread import InputThread
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.recording import DemonstrationWriter, RecordingError
 from atk_perception.robot_description import RobotDescription
 
 # Ten seconds of joint states at 100 Hz may wait for a slow disk before one is lost.
 QUEUE_DEPTH = 1000
+# How long a publisher that the graph shows may take to be heard.
+DISCOVERY_S = 2.0
 # Who joins late learns at once whether something is being recorded.
 STATUS_QOS = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -56,7 +59,7 @@ class RecordNode(ManagedNode):
         )
         self._lock = threading.Lock()
         self._writer: DemonstrationWriter | None = None
-        self._episode_subscriptions: list[Any] = []
+        self._inputs: InputThread | None = None
         self._written: Counter[str] = Counter()
         self._image_stamp = (0, 0)
         self._bag_path = ""
@@ -73,8 +76,6 @@ class RecordNode(ManagedNode):
             RecordEpisode, "~/episode", self._on_request, callback_group=MutuallyExclusiveCallbackGroup()
         )
         self._status_publisher = self.create_publisher(RecordStatus, "~/status", STATUS_QOS)
-        # One group, so that messages are logged in the order in which they are taken.
-        self._data_group = MutuallyExclusiveCallbackGroup()
 
     def activate(self) -> None:
         """Wait for the first request."""
@@ -91,7 +92,8 @@ class RecordNode(ManagedNode):
                 self.get_logger().warning(
                     "stopped in the middle of an episode; it stays in its .recording folder"
                 )
-        self._unsubscribe()
+        if self._inputs is not None:
+            self._inputs.close()
 
     def cleanup(self) -> None:
         """Withdraw the interfaces."""
@@ -131,34 +133,28 @@ class RecordNode(ManagedNode):
             self._bag_path = str(path)
             self._written.clear()
             self._image_stamp = (0, 0)
+        # One thread, so that messages are logged in the order in which they are taken.
+        self._inputs = inputs = InputThread(self, "messages")
         for topic, msgtype in topics.items():
-            self._episode_subscriptions.append(
-                self.create_subscription(
-                    _message_class(msgtype),
-                    topic,
-                    partial(self._on_message, topic),
-                    self._qos(topic),
-                    raw=True,
-                    callback_group=self._data_group,
-                )
-            )
-        self._await_publishers()
+            on_message = partial(self._on_message, topic)
+            inputs.subscribe(_message_class(msgtype), topic, on_message, self._qos(topic), raw=True)
+        inputs.start()
+        self._await_publishers(inputs)
         self._publish_status()
         self.set_diagnostic(OK, f"recording {path.name}")
         return str(path), f"recording {path}"
 
-    def _await_publishers(self) -> None:
+    def _await_publishers(self, inputs: InputThread) -> None:
         """What is published once START has been answered must not be missed."""
-        deadline = time.monotonic() + self.parameter("topic_timeout_s")
-        while time.monotonic() < deadline:
-            if all(subscription.get_publisher_count() for subscription in self._episode_subscriptions):
-                return
+        deadline = time.monotonic() + max(DISCOVERY_S, self.parameter("topic_timeout_s"))
+        while unheard := [s.topic_name for s in inputs.subscriptions if not s.get_publisher_count()]:
+            if time.monotonic() > deadline:
+                self._end().discard()
+                raise RecordingError(
+                    f"{unheard} have publishers that cannot be heard; compare their quality of service with "
+                    "'ros2 topic info -v'"
+                )
             time.sleep(0.01)
-        unheard = [s.topic_name for s in self._episode_subscriptions if not s.get_publisher_count()]
-        self._end().discard()
-        raise RecordingError(
-            f"{unheard} have publishers that cannot be heard; compare their quality of service with 'ros2 topic info -v'"
-        )
 
     def _await_topics(self) -> dict[str, str]:
         """As `_topics`, with time for publishers to be discovered."""
@@ -216,8 +212,10 @@ class RecordNode(ManagedNode):
         with self._lock:
             if self._writer is None:
                 return
+            if topic == self._robot.camera.recorded_topic:
+                self._image_stamp = _stamp_of(cdr)
             try:
-                self._writer.write(topic, self.get_clock().now().nanoseconds, bytes(cdr))
+                self._writer.write(topic, self._now_ns(), bytes(cdr))
             except OSError as error:
                 self.set_diagnostic(ERROR, f"cannot write: {error}")
                 self.get_logger().error(
@@ -225,11 +223,16 @@ class RecordNode(ManagedNode):
                 )
                 return
             self._written[topic] += 1
-            if topic == self._robot.camera.recorded_topic:
-                self._image_stamp = _stamp_of(cdr)
         topics = self._robot.topics
         if topic in (self._robot.camera.recorded_topic, topics.command, topics.gripper_command):
             self._publish_status()
+
+    def _now_ns(self) -> int:
+        """The ROS clock; simulated, it has come at least as far as the newest image, whatever came of /clock."""
+        clock = self.get_clock()
+        now_ns = int(clock.now().nanoseconds)
+        seconds, nanoseconds = self._image_stamp
+        return max(now_ns, seconds * 10**9 + nanoseconds) if clock.ros_time_is_active else now_ns
 
     def _publish_status(self) -> None:
         topics = self._robot.topics
@@ -243,13 +246,9 @@ class RecordNode(ManagedNode):
         status.header.stamp.sec, status.header.stamp.nanosec = self._image_stamp
         self._status_publisher.publish(status)
 
-    def _unsubscribe(self) -> None:
-        for subscription in self._episode_subscriptions:
-            self.destroy_subscription(subscription)
-        self._episode_subscriptions = []
-
     def _end(self) -> DemonstrationWriter:
-        self._unsubscribe()
+        if self._inputs is not None:
+            self._inputs.close()
         with self._lock:
             if self._writer is None:
                 raise RecordingError("no episode is being recorded; send START first")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -24,6 +23,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from atk_interfaces.msg import KeypointArray
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import ImageFormatError, RgbImage, fill_rgb_message, rgb_from_message
+from atk_perception.input_thread import InputThread
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 from atk_perception.keypoint_tracker import KeypointObservation, KeypointTracker, TrackerState
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
@@ -94,25 +94,23 @@ class TrackerNode(ManagedNode):
         self._worker = threading.Thread(target=self._work, name="tracker")
         self._worker.start()
         compressed = self.parameter("compressed")
-        self._inputs = [
-            self.create_subscription(
-                CompressedImage if compressed else Image,
-                "camera/image_raw/compressed" if compressed else "camera/image_raw",
-                self._on_image,
-                QoSProfile(depth=QUEUE_DEPTH, reliability=qos_profile_sensor_data.reliability),
-                callback_group=MutuallyExclusiveCallbackGroup(),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            self.create_subscription(
-                CameraInfo, "camera/camera_info", self._on_camera_info, qos_profile_sensor_data
-            ),
-        ]
+        self._inputs = InputThread(self, "images")
+        self._inputs.subscribe(
+            CompressedImage if compressed else Image,
+            "camera/image_raw/compressed" if compressed else "camera/image_raw",
+            self._on_image,
+            QoSProfile(depth=QUEUE_DEPTH, reliability=qos_profile_sensor_data.reliability),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._inputs.subscribe(
+            CameraInfo, "camera/camera_info", self._on_camera_info, qos_profile_sensor_data
+        )
+        self._inputs.start()
         self._report_timer = self.create_timer(0.5, self._report)
 
     def deactivate(self) -> None:
         """Stop listening, finish the image at hand."""
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
+        self._inputs.close()
         self.destroy_timer(self._report_timer)
         self._images.put(None)
         self._worker.join()

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.task import Future
 from rclpy.time import Time
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -26,6 +29,7 @@ from std_srvs.srv import Trigger
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import KeypointArray, PolicyStatus
 from atk_perception.frames import Frame, FrameAligner, JointStateError, robot_state_from_message, stamp_ns_of
+from atk_perception.input_thread import InputThread
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.robot_description import RobotDescription
@@ -38,6 +42,17 @@ from atk_policy.safety import SafetyLimits
 JOINT_STATE_DEPTH = 200
 KEYPOINTS_DEPTH = 20
 FEEDBACK_PERIOD_S = 0.1
+
+
+@dataclass
+class _Run:
+    """A goal that is being executed; `ended` will hold (outcome, message)."""
+
+    goal: Any
+    limit_s: float  # 0 for none
+    started_ns: int
+    ended: Future[tuple[int, str]]
+    holding_since_s: float | None = None
 
 
 class PolicyNode(ManagedNode):
@@ -114,18 +129,14 @@ class PolicyNode(ManagedNode):
         self._last_step = PolicyStep(0, RunState.IDLE)
         self._worker = threading.Thread(target=self._work, name="policy")
         self._worker.start()
-        group = MutuallyExclusiveCallbackGroup()
-        options = {
-            "callback_group": group,
-            "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
-        }
+        self._inputs = InputThread(self, "inputs")
+        options = {"qos_overriding_options": QoSOverridingOptions.with_default_policies()}
         keypoints_qos = QoSProfile(depth=KEYPOINTS_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         joints_qos = QoSProfile(depth=JOINT_STATE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         topic = self._robot.topics.joint_states
-        self._inputs = [
-            self.create_subscription(KeypointArray, "keypoints", self._events.put, keypoints_qos, **options),
-            self.create_subscription(JointState, topic, self._events.put, joints_qos, **options),
-        ]
+        self._inputs.subscribe(KeypointArray, "keypoints", self._events.put, keypoints_qos, **options)
+        self._inputs.subscribe(JointState, topic, self._events.put, joints_qos, **options)
+        self._inputs.start()
         self._timers = [
             self.create_timer(1.0 / self._robot.control_rate_hz, self._check_deadline),
             self.create_timer(0.5, self._report),
@@ -138,8 +149,7 @@ class PolicyNode(ManagedNode):
     def deactivate(self) -> None:
         """Hold, then stop listening; nothing is published after the hold."""
         self._end_run()
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
+        self._inputs.close()
         for timer in self._timers:
             self.destroy_timer(timer)
         self._events.put(None)
@@ -319,60 +329,64 @@ class PolicyNode(ManagedNode):
             self.get_logger().info("run started")
             return GoalResponse.ACCEPT
 
-    def _execute(self, goal: Any) -> RunPolicy.Result:
+    async def _execute(self, goal: Any) -> RunPolicy.Result:
+        """Supervise the run from a timer until it ends; nothing here may block the executor."""
         limit = goal.request.time_limit
-        limit_s = limit.sec + limit.nanosec / 1e9
-        started_ns = self._now_ns()
-        holding_since_s: float | None = None
-        result = RunPolicy.Result()
+        run = _Run(goal, limit.sec + limit.nanosec / 1e9, self._now_ns(), Future(executor=self.executor))
+        # On a steady clock: a run must be cancelled in a simulation that stands still.
+        timer = self.create_timer(
+            FEEDBACK_PERIOD_S, lambda: self._supervise(run), clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         try:
-            while True:
-                time.sleep(FEEDBACK_PERIOD_S)
-                elapsed_s = max(0.0, (self._now_ns() - started_ns) / 1e9)
-                with self._lock:
-                    state, cause, step = self._runner.state, self._runner.cause, self._last_step
-                    latency_ms = self._latency_ms
-                holding_since_s = None if state is not RunState.HOLDING else holding_since_s or elapsed_s
-                if state is RunState.STOPPED:
-                    result.outcome, result.message = RunPolicy.Result.CANCELLED, "stopped on request"
-                    break
-                if goal.is_cancel_requested:
-                    result.outcome, result.message = RunPolicy.Result.CANCELLED, "cancelled"
-                    break
-                if limit_s and elapsed_s >= limit_s:
-                    result.outcome, result.message = RunPolicy.Result.TIME_OVER, f"{limit_s:g} s are over"
-                    break
-                if holding_since_s is not None and elapsed_s - holding_since_s > self.parameter(
-                    "hold_limit_s"
-                ):
-                    result.outcome = RunPolicy.Result.FAULT
-                    result.message = f"held for {elapsed_s - holding_since_s:.1f} s: {cause}"
-                    break
-                feedback = RunPolicy.Feedback(
-                    state=int(state),
-                    hold_cause=cause,
-                    keypoints_visible=step.keypoints_visible,
-                    latency_ms=latency_ms,
-                )
-                if limit_s:
-                    left_ns = int(max(0.0, limit_s - elapsed_s) * 1e9)
-                    feedback.time_left.sec, feedback.time_left.nanosec = divmod(left_ns, 1_000_000_000)
-                goal.publish_feedback(feedback)
+            outcome, message = await run.ended
         finally:
+            self.destroy_timer(timer)
             self._end_run()
             with self._lock:
                 self._goal_taken = False
-                result.commands, result.holds = self._commands, sum(self._causes.values())
-        self.get_logger().info(
-            f"run ended: {result.message}; {result.commands} commands, {result.holds} holds"
-        )
+                commands, holds = self._commands, sum(self._causes.values())
+        self.get_logger().info(f"run ended: {message}; {commands} commands, {holds} holds")
         if goal.is_cancel_requested:
             goal.canceled()
-        elif result.outcome == RunPolicy.Result.FAULT:
+        elif outcome == RunPolicy.Result.FAULT:
             goal.abort()
         else:
             goal.succeed()
-        return result
+        return RunPolicy.Result(outcome=outcome, message=message, commands=commands, holds=holds)
+
+    def _supervise(self, run: _Run) -> None:
+        """End the run where it must, else say how it goes."""
+        if run.ended.done():
+            return
+        elapsed_s = max(0.0, (self._now_ns() - run.started_ns) / 1e9)
+        with self._lock:
+            state, cause, step = self._runner.state, self._runner.cause, self._last_step
+            latency_ms = self._latency_ms
+        if state is not RunState.HOLDING:
+            run.holding_since_s = None
+        elif run.holding_since_s is None:
+            run.holding_since_s = elapsed_s
+        held_s = 0.0 if run.holding_since_s is None else elapsed_s - run.holding_since_s
+        result = RunPolicy.Result
+        if state is RunState.STOPPED:
+            run.ended.set_result((result.CANCELLED, "stopped on request"))
+        elif run.goal.is_cancel_requested:
+            run.ended.set_result((result.CANCELLED, "cancelled"))
+        elif run.limit_s and elapsed_s >= run.limit_s:
+            run.ended.set_result((result.TIME_OVER, f"{run.limit_s:g} s are over"))
+        elif held_s > self.parameter("hold_limit_s"):
+            run.ended.set_result((result.FAULT, f"held for {held_s:.1f} s: {cause}"))
+        else:
+            feedback = RunPolicy.Feedback(
+                state=int(state),
+                hold_cause=cause,
+                keypoints_visible=step.keypoints_visible,
+                latency_ms=latency_ms,
+            )
+            if run.limit_s:
+                left_ns = int(max(0.0, run.limit_s - elapsed_s) * 1e9)
+                feedback.time_left.sec, feedback.time_left.nanosec = divmod(left_ns, 1_000_000_000)
+            run.goal.publish_feedback(feedback)
 
 
 def _observation(message: KeypointArray, stamp_ns: int) -> KeypointObservation:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import KeypointArray, PolicyStatus
 from atk_perception.frames import read_frames, stamp_ns_of
+from atk_perception.input_thread import InputThread
 from atk_perception.robot_description import RobotDescription
 from atk_sim import demo
 from atk_sim.closed_loop_node import RELIABLE
@@ -48,17 +49,38 @@ class RobotStandIn(Node):
         self._robot = robot
         self._position = np.append(start_rad, robot.gripper.max_m)
         self._publisher = self.create_publisher(JointState, robot.topics.joint_states, RELIABLE)
-        self.create_timer(1.0 / JOINT_STATES_HZ, self._publish)
-        self.create_subscription(Float64MultiArray, robot.topics.command, self._on_arm, RELIABLE)
-        self.create_subscription(Float64MultiArray, robot.topics.gripper_command, self._on_gripper, RELIABLE)
-        self.create_subscription(CameraInfo, robot.camera.camera_info_topic, self._on_camera, 100)
-        self.create_subscription(KeypointArray, "keypoints", self._on_keypoints, RELIABLE)
-        self.create_subscription(PolicyStatus, "policy/status", self._on_status, RELIABLE)
+        self._inputs = InputThread(self, "inputs")
+        for kind, topic, callback, qos in (
+            (Float64MultiArray, robot.topics.command, self._on_arm, RELIABLE),
+            (Float64MultiArray, robot.topics.gripper_command, self._on_gripper, RELIABLE),
+            (CameraInfo, robot.camera.camera_info_topic, self._on_camera, 100),
+            (KeypointArray, "keypoints", self._on_keypoints, RELIABLE),
+            (PolicyStatus, "policy/status", self._on_status, RELIABLE),
+        ):
+            self._inputs.subscribe(kind, topic, callback, qos)
+        self._ending = threading.Event()
+        self._joint_states = threading.Thread(target=self._publish_all, daemon=True)
         self.run = ActionClient(self, RunPolicy, "policy/run")
         self.sent_ns: list[int] = []
         self.tracked_ns: set[int] = set()
         self.latency_ms: dict[int, float] = {}
         self.running = 0
+
+        self._inputs.start()
+        self._joint_states.start()
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._ending.set()
+        self._joint_states.join()
+        self._inputs.close()
+        self.destroy_node()
+
+    def _publish_all(self) -> None:
+        due = time.monotonic()
+        while not self._ending.wait(max(0.0, due - time.monotonic())):
+            self._publish()
+            due += 1.0 / JOINT_STATES_HZ
 
     def _publish(self) -> None:
         message = JointState(name=[*self._robot.joints.names, self._robot.gripper.joint])
@@ -164,7 +186,7 @@ def measure(run: Path, robot_path: Path, images: Path, seconds: float, domain_id
         finally:
             executor.shutdown(timeout_sec=2.0)
             spinning.join(timeout=2.0)
-            stand_in.destroy_node()
+            stand_in.close()
             context.try_shutdown()
     latency = np.array([stand_in.latency_ms[stamp] for stamp in sent if stamp in stand_in.latency_ms])
     if latency.size == 0:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -28,6 +28,7 @@ from atk_interfaces.msg import EpisodeStatus, PolicyStatus, RecordStatus
 from atk_interfaces.srv import ResetEpisode
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import fill_depth_message, fill_png_message, fill_rgb_message
+from atk_perception.input_thread import InputThread
 from atk_perception.managed_node import OK, WARN, ManagedNode, run_node
 from atk_perception.record_node import STATUS_QOS
 from atk_perception.robot_description import RobotDescription
@@ -103,21 +104,16 @@ class SimRobotNode(ManagedNode):
         self._arm_publisher = self.create_publisher(Float64MultiArray, topics.command, 10)
         self._gripper_publisher = self.create_publisher(Float64MultiArray, topics.gripper_command, 10)
         # Commands arrive while the simulation thread waits for them.
-        group = MutuallyExclusiveCallbackGroup()
-        self._inputs = [
-            self.create_subscription(kind, topic, callback, 10, callback_group=group)
-            for kind, topic, callback in (
-                (Float64MultiArray, "forward_position_controller/commands", self._on_arm),
-                (Float64MultiArray, "gripper_position_controller/commands", self._on_gripper),
-                (JointTrajectory, "joint_trajectory_controller/joint_trajectory", self._on_trajectory),
-                (PolicyStatus, "policy/status", self._on_policy_status),
-            )
-        ]
-        self._inputs.append(
-            self.create_subscription(
-                RecordStatus, "recorder/status", self._on_record_status, STATUS_QOS, callback_group=group
-            )
-        )
+        self._inputs = InputThread(self, "inputs")
+        for kind, topic, callback, qos in (
+            (Float64MultiArray, "forward_position_controller/commands", self._on_arm, 10),
+            (Float64MultiArray, "gripper_position_controller/commands", self._on_gripper, 10),
+            (JointTrajectory, "joint_trajectory_controller/joint_trajectory", self._on_trajectory, 10),
+            (PolicyStatus, "policy/status", self._on_policy_status, 10),
+            (RecordStatus, "recorder/status", self._on_record_status, STATUS_QOS),
+        ):
+            self._inputs.subscribe(kind, topic, callback, qos)
+        self._inputs.start()
         self._reset_service = self.create_service(
             ResetEpisode, "sim/reset", self._on_reset, callback_group=ReentrantCallbackGroup()
         )
@@ -146,8 +142,7 @@ class SimRobotNode(ManagedNode):
 
     def cleanup(self) -> None:
         """Withdraw the interfaces."""
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
+        self._inputs.close()
         self.destroy_service(self._reset_service)
 
     # -- what arrives ------------------------------------------------------------------------------
