@@ -7,6 +7,7 @@ short-lived graphs, in a DDS domain each, also where the launch packages are not
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -44,6 +45,11 @@ def robot_file(name: str) -> Path:
     return Path(get_package_share_directory("atk_bringup")) / "config" / "robots" / f"{name}.yaml"
 
 
+# Nodes end with the process that started them, however hard that is killed: one that is left over keeps a core busy
+# and goes on talking in its domain.
+DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+
+
 class NodeGraph:
     """Node processes in one DDS domain, each with its own log file.
 
@@ -71,7 +77,8 @@ class NodeGraph:
         label = name or executable
         params = self._log_folder / f"{label}.params.yaml"
         params.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}))
-        command = [str(executable_path(package, executable)), "--ros-args", "--params-file", str(params)]
+        command = [*DIE_WITH_PARENT, str(executable_path(package, executable))]
+        command += ["--ros-args", "--params-file", str(params)]
         for source, target in (remappings or {}).items():
             command += ["-r", f"{source}:={target}"]
         environment = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -250,3 +252,22 @@ def test_expert_benchmark_explains_itself():
     command = [str(executable_path("atk_sim", "expert")), "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "example:" in shown.stdout
+
+
+def test_nodes_end_with_the_process_that_started_them(tmp_path):
+    """Killed hard, it closes nothing; a node left over would go on driving in its domain."""
+    program = f"""
+import time
+from pathlib import Path
+from atk_sim.graph import NodeGraph
+nodes = NodeGraph(Path({str(tmp_path)!r}), 97)
+print(nodes.start("atk_sim", "sim_robot_node", {{"wait_for_reset": True}}).pid, flush=True)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    node = Path(f"/proc/{int(parent.stdout.readline())}")
+    until(lambda: "ready" in (tmp_path / "sim_robot_node.log").read_text())
+    parent.kill()
+    parent.wait()
+    until(lambda: not node.exists() or "State:\tZ" in (node / "status").read_text())
