@@ -104,7 +104,7 @@ def robot_state_from_message(
         raise JointStateError(
             "joint_state_not_finite", f"joint state holds a position that is not finite for {bad}"
         )
-    return RobotState(stamp_ns, values[:-1], float(values[-1]) * robot.gripper.opening_per_joint_m)
+    return RobotState(stamp_ns, values[:-1], robot.gripper.opening_m(float(values[-1])))
 
 
 class FrameAligner(Generic[T]):

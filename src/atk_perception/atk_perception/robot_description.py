@@ -58,18 +58,38 @@ class Joints(_Model):
 
 
 class Gripper(_Model):
-    """How the gripper's opening [m] follows from its joint."""
+    """How the gripper's opening [m] follows from its joint, and who is told to open or close it.
+
+    opening = opening_at_zero_m + opening_per_joint_m * joint position; the second is negative where
+    the joint grows as the gripper closes.
+    """
 
     joint: str
-    opening_per_joint_m: PositiveFloat
+    opening_per_joint_m: FiniteFloat
+    opening_at_zero_m: FiniteFloat = 0.0
     min_m: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     max_m: PositiveFloat
+    sink: Literal["position", "gripper_command", "parallel_gripper_command"] = "position"
+    action: TopicName | None = None
+    max_effort: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_m >= self.max_m:
             raise ValueError(f"min_m {self.min_m} is not below max_m {self.max_m}")
+        if self.opening_per_joint_m == 0.0:
+            raise ValueError("opening_per_joint_m is 0; the opening must follow from the joint")
+        if self.sink != "position" and self.action is None:
+            raise ValueError(f"sink {self.sink} needs 'action', the name of the gripper's action server")
         return self
+
+    def opening_m(self, joint_position: float) -> float:
+        """Opening [m] of a position of the gripper's joint."""
+        return self.opening_at_zero_m + self.opening_per_joint_m * joint_position
+
+    def joint_position(self, opening_m: float) -> float:
+        """Position of the gripper's joint for an opening [m]."""
+        return (opening_m - self.opening_at_zero_m) / self.opening_per_joint_m
 
 
 class Camera(_Model):
@@ -101,6 +121,30 @@ class Deadlines(_Model):
     joint_states: PositiveFloat
 
 
+class Kinematics(_Model):
+    """A model of the arm, for what joint limits cannot say: where the tip may be, and self-collision.
+
+    Attributes:
+        model: MJCF or URDF; a path relative to the robot description, or package://PACKAGE/PATH.
+        tip: body or site that the workspace box is about.
+        workspace_min_m, workspace_max_m: the box that the tip stays in, in the model's base frame.
+        moveit_group: planning group of the moveit node; empty where there is no MoveIt.
+    """
+
+    model: str
+    tip: str
+    workspace_min_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    workspace_max_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    moveit_group: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for axis, low, high in zip("xyz", self.workspace_min_m, self.workspace_max_m, strict=True):
+            if low >= high:
+                raise ValueError(f"workspace along {axis}: {low} is not below {high}")
+        return self
+
+
 class RobotDescription(_Model):
     """A manipulator with its camera, as this stack sees it. J is the number of arm joints."""
 
@@ -112,7 +156,12 @@ class RobotDescription(_Model):
     home_rad: tuple[FiniteFloat, ...]
     camera: Camera
     topics: Topics
-    command_sink: Literal["forward_position", "joint_trajectory"]
+    command_sink: Literal[
+        "forward_position", "joint_trajectory", "follow_joint_trajectory", "servo_joint", "servo_twist"
+    ]
+    command_action: TopicName | None = None
+    scene_check: Literal["none", "model", "moveit"] = "none"
+    kinematics: Kinematics | None = None
     deadlines_s: Deadlines
 
     @model_validator(mode="after")
@@ -128,6 +177,15 @@ class RobotDescription(_Model):
         ):
             if not low <= home <= high:
                 raise ValueError(f"home_rad of {name} is {home}, outside its limits {low} to {high}")
+        if self.command_sink == "follow_joint_trajectory" and self.command_action is None:
+            raise ValueError("command_sink follow_joint_trajectory needs 'command_action', the action's name")
+        if self.kinematics is None and (self.scene_check != "none" or self.command_sink == "servo_twist"):
+            raise ValueError(
+                f"scene_check {self.scene_check} with command_sink {self.command_sink} needs the entry "
+                "'kinematics': the model, its tip and the workspace"
+            )
+        if self.scene_check == "moveit" and self.kinematics and not self.kinematics.moveit_group:
+            raise ValueError("scene_check moveit needs kinematics.moveit_group")
         if self.control_rate_hz > self.camera.rate_hz + 1e-9:
             raise ValueError(
                 f"control_rate_hz {self.control_rate_hz} is above the camera's rate_hz {self.camera.rate_hz}: "
@@ -229,6 +287,7 @@ class RobotDescription(_Model):
                 self.gripper.opening_per_joint_m,
                 other.gripper.opening_per_joint_m,
             ),
+            ("gripper.opening_at_zero_m", self.gripper.opening_at_zero_m, other.gripper.opening_at_zero_m),
             ("gripper.max_m", self.gripper.max_m, other.gripper.max_m),
             ("camera.name", self.camera.name, other.camera.name),
         ):

@@ -71,7 +71,7 @@ def write_demonstration(
             opening, action = rng.uniform(0, 0.08), rng.uniform(-1, 1, ROBOT.action_size)
             expected.append((image, np.append(q, opening), action))
             names = [*ROBOT.joints.names, ROBOT.gripper.joint]
-            position = np.append(q, opening / ROBOT.gripper.opening_per_joint_m)
+            position = np.append(q, ROBOT.gripper.joint_position(opening))
             empty = np.zeros(0)
             put(
                 ROBOT.topics.joint_states,

@@ -36,12 +36,28 @@ def test_a_description_survives_its_own_dump():
         ("velocity_max_rad_s: [2.175,", "velocity_max_rad_s: [.nan,", r"velocity_max_rad_s\.0"),
         ("image_topic: camera/image_raw", "image_topic: 'camera image'", r"camera\.image_topic"),
         ("joints:", "joints: [", "not valid YAML"),
+        ("opening_per_joint_m: 2.0", "opening_per_joint_m: 0.0", "opening_per_joint_m is 0"),
+        ("max_m: 0.08", "max_m: 0.08\n  sink: gripper_command", "needs 'action'"),
+        ("sink: forward_position", "sink: follow_joint_trajectory", "needs 'command_action'"),
+        (
+            "sink: forward_position",
+            "sink: forward_position\nscene_check: model",
+            "needs the entry 'kinematics'",
+        ),
     ],
 )
 def test_a_wrong_entry_is_named(old, new, message):
     assert old in TEXT
     with pytest.raises(RobotDescriptionError, match=message):
         RobotDescription.parse(TEXT.replace(old, new), "robot.yaml")
+
+
+def test_a_gripper_may_close_as_its_joint_grows():
+    text = TEXT.replace("opening_per_joint_m: 2.0", "opening_per_joint_m: -0.1\n  opening_at_zero_m: 0.08")
+    gripper = RobotDescription.parse(text, "robot.yaml").gripper
+    assert gripper.opening_m(0.0) == 0.08
+    assert gripper.opening_m(0.8) == pytest.approx(0.0)
+    assert gripper.joint_position(gripper.opening_m(0.3)) == pytest.approx(0.3)
 
 
 def test_a_missing_or_empty_file_is_named(tmp_path):

@@ -253,7 +253,7 @@ class PolicyNode(ManagedNode):
 
     def _publish(self, step: PolicyStep) -> None:
         """Command first, then the status that says so."""
-        if step.plan:
+        if step.plan is not None:
             for publisher, message in zip(
                 self._command_publishers, self._sink.messages(step.plan), strict=True
             ):

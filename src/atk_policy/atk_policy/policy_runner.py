@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -18,6 +18,7 @@ from atk_perception.frames import Frame
 from atk_perception.keypoint_tracker import KeypointObservation
 from atk_perception.robot_description import RobotDescription
 from atk_policy.action_queue import ActionQueue
+from atk_policy.command_plan import CommandPlan
 from atk_policy.policies.protocol import PolicyInput
 from atk_policy.run_folder import RunFolder
 from atk_policy.safety import Evidence, SafetyLimits, clamp, judge, violation
@@ -55,7 +56,7 @@ class PolicyStep:
         stamp_ns: of the image.
         state: after this frame.
         cause: the violated rule while HOLDING, else ''.
-        plan: what to send: (J + 1,) actions [rad, m], one per control period from now; empty: nothing.
+        plan: what to send, or None.
         keypoints_visible: how many are seen.
         inference_ms: the policy alone.
     """
@@ -63,14 +64,14 @@ class PolicyStep:
     stamp_ns: int
     state: RunState
     cause: str = ""
-    plan: list[FloatArray] = field(default_factory=list)
+    plan: CommandPlan | None = None
     keypoints_visible: int = 0
     inference_ms: float = 0.0
 
     @property
     def command(self) -> FloatArray | None:
         """(J + 1,) what is commanded now, or None."""
-        return self.plan[0] if self.plan else None
+        return None if self.plan is None else self.plan.command
 
 
 class PolicyRunner:
@@ -182,7 +183,7 @@ class PolicyRunner:
     # -- parts -------------------------------------------------------------------------------------
 
     def _hold_step(self, stamp_ns: int, visible: int) -> PolicyStep:
-        plan = [] if self._previous is None else [self._previous]
+        plan = None if self._previous is None else CommandPlan.hold(self._previous, self._period_ns)
         return PolicyStep(stamp_ns, self.state, self.cause, plan, visible)
 
     def _forget(self) -> None:
@@ -225,9 +226,13 @@ class PolicyRunner:
             self.last_chunk = self._run.policy.act(seen)[0].numpy().astype(np.float64)
         self._queue.add(frame.stamp_ns, self.last_chunk)
 
-    def _safe_plan(self, stamp_ns: int, command: FloatArray) -> list[FloatArray]:
+    def _safe_plan(self, stamp_ns: int, command: FloatArray) -> CommandPlan:
         """The command and, for sinks that take chunks, what follows it, each within reach of the one before."""
         plan = [command]
         for wanted in self._queue.plan_from(stamp_ns + self._period_ns, self._horizon - 1):
             plan.append(clamp(self._limits, wanted, plan[-1], self._period_ns / 1e9))
-        return plan
+        position = np.stack(plan)
+        velocity = np.zeros_like(position)
+        if len(position) > 1:
+            velocity[:-1] = np.diff(position, axis=0) / (self._period_ns / 1e9)
+        return CommandPlan(self._period_ns * np.arange(1, len(plan) + 1), position, velocity)

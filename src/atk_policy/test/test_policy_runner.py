@@ -66,7 +66,7 @@ def test_a_run_begins_where_the_robot_is_and_moves_within_its_velocity_limits(ru
 
 def test_a_plan_reaches_ahead_within_the_velocity_limits(runner):
     runner.start()
-    plan = np.array(runner.step(frame(0)).plan)
+    plan = runner.step(frame(0)).plan.position
     assert len(plan) > 3
     reach = np.array(ROBOT.joints.velocity_max_rad_s) * PERIOD_NS / 1e9
     assert (np.abs(np.diff(plan[:, :-1], axis=0)) <= reach + 1e-12).all()

@@ -129,9 +129,15 @@ class ClosedLoopClient:
                     f"waited {timeout_s:.0f} s for {what}; the nodes' logs say what they wait for"
                 )
 
+    def _in_executor(self, call: Callable[[], Any]) -> Any:
+        """Make a call in the executor's thread: an answer may otherwise come before rclpy has noted the request."""
+        task = self._executor.create_task(call)
+        self.wait_for("the executor", task.done, 10.0)
+        return task.result()
+
     def _call(self, client: Any, request: Any, timeout_s: float = 60.0) -> Any:
         self.wait_for(f"service {client.srv_name}", client.service_is_ready, timeout_s)
-        future = client.call_async(request)
+        future = self._in_executor(lambda: client.call_async(request))
         self.wait_for(f"an answer of {client.srv_name}", future.done, timeout_s)
         answer = future.result()
         if not answer.success:
@@ -174,16 +180,17 @@ class ClosedLoopClient:
         started = time.monotonic()
         self._call(self._reset_tracker, Trigger.Request())
         self.wait_for("the policy's action server", self._run.server_is_ready, 60.0)
-        sent = self._run.send_goal_async(RunPolicy.Goal())
+        sent = self._in_executor(lambda: self._run.send_goal_async(RunPolicy.Goal()))
         self.wait_for("the policy to take the goal", sent.done, 60.0)
         goal = sent.result()
         if not goal.accepted:
             raise GraphError("the policy rejected the goal; its log says why")
         self.reset(task, disturbance, seed, "topics")
         status = self.wait_done(seed, timeout_s)
-        cancelled = goal.cancel_goal_async()
+        result = self._in_executor(goal.get_result_async)
+        cancelled = self._in_executor(goal.cancel_goal_async)
         self.wait_for("the policy to stop", cancelled.done, 30.0)
-        self.wait_for("the policy's result", goal.get_result_async().done, 30.0)
+        self.wait_for("the policy's result", result.done, 30.0)
         with self._lock:
             return Episode(
                 task=status.task,

@@ -84,7 +84,7 @@ class RobotStandIn(Node):
 
     def _publish(self) -> None:
         message = JointState(name=[*self._robot.joints.names, self._robot.gripper.joint])
-        opening = self._position[-1] / self._robot.gripper.opening_per_joint_m
+        opening = self._robot.gripper.joint_position(self._position[-1])
         message.position = [*self._position[:-1].tolist(), opening]
         message.header.stamp = self.get_clock().now().to_msg()
         self._publisher.publish(message)

@@ -427,7 +427,7 @@ class SimRobotNode(ManagedNode):
         assert self._simulation is not None
         self._publish_clock()
         measured = self._simulation.measured()
-        finger_m = float(measured[-1]) / self._robot.gripper.opening_per_joint_m
+        finger_m = self._robot.gripper.joint_position(float(measured[-1]))
         message = JointState(name=[*self._robot.joints.names, *FINGER_JOINTS])
         message.header.stamp = _time(self._time_ns)
         message.position = [*measured[:-1].tolist(), finger_m, finger_m]

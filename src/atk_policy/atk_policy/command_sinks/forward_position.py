@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Sequence
 from typing import Any
 
 from std_msgs.msg import Float64MultiArray
 
 from atk_perception.robot_description import RobotDescription
-from atk_policy.command_sinks.protocol import Channel, FloatArray
+from atk_policy.command_plan import CommandPlan
+from atk_policy.command_sinks.protocol import Channel
 
 
 class ForwardPositionSink:
@@ -21,9 +21,9 @@ class ForwardPositionSink:
             Channel(robot.topics.gripper_command, Float64MultiArray),
         )
 
-    def messages(self, plan: Sequence[FloatArray]) -> list[Any]:
-        """See `CommandSink`; only the first action is used."""
-        action = plan[0]
+    def messages(self, plan: CommandPlan) -> list[Any]:
+        """See `CommandSink`; only the setpoint for now is used."""
+        action = plan.command
         return [
             Float64MultiArray(data=array.array("d", action[:-1])),
             Float64MultiArray(data=array.array("d", action[-1:])),

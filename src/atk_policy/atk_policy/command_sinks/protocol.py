@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float64]
+from atk_policy.command_plan import CommandPlan
 
 
 @dataclass(frozen=True)
@@ -28,11 +25,6 @@ class CommandSink(Protocol):
         """The topics it needs, in the order in which `messages` fills them."""
         ...
 
-    def messages(self, plan: Sequence[FloatArray]) -> list[Any]:
-        """One message per channel.
-
-        Args:
-            plan: (J + 1,) actions [rad, m] that passed the safety layer, the first for now and one
-                control period between them; one action alone is a hold.
-        """
+    def messages(self, plan: CommandPlan) -> list[Any]:
+        """One message per channel for a plan that passed the safety layer."""
         ...
