@@ -32,4 +32,5 @@ class CommandPlan:
     @property
     def command(self) -> FloatArray:
         """(J + 1,) the setpoint for now: what a controller without a notion of time is given."""
-        return self.position[0]
+        command: FloatArray = self.position[0]
+        return command

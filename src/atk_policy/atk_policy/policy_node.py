@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ from atk_perception.robot_description import RobotDescription
 from atk_policy.command_sinks import make_command_sink
 from atk_policy.policy_runner import Arrival, PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder, RunFolderError
-from atk_policy.safety import SafetyLimits
+from atk_policy.safety import CONFIDENCE_MIN, SafetyLimits
 
 # Two seconds of joint states at 100 Hz may wait while a frame is being worked on.
 JOINT_STATE_DEPTH = 200
@@ -71,6 +72,13 @@ class PolicyNode(ManagedNode):
         )
         self.declare("visible_min", 1, "hold with fewer visible keypoints than this", minimum=1, maximum=1000)
         self.declare(
+            "confidence_min",
+            CONFIDENCE_MIN,
+            "below this confidence a keypoint does not count as visible",
+            minimum=0.0,
+            maximum=1.0,
+        )
+        self.declare(
             "hold_limit_s",
             10.0,
             "a run that holds for so long ends as a fault [s]",
@@ -94,6 +102,7 @@ class PolicyNode(ManagedNode):
         limits = SafetyLimits.of(
             self._robot,
             visible_min=self.parameter("visible_min"),
+            confidence_min=self.parameter("confidence_min"),
             velocity_scale=self.parameter("velocity_scale"),
         )
         self._runner = PolicyRunner(self._run, self._robot, limits=limits)
@@ -105,6 +114,10 @@ class PolicyNode(ManagedNode):
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
         self._goal_taken = False
+        # Setting the system's clock must neither stop the watchdog nor look like time that the arm had to move.
+        simulated = self.parameter("use_sim_time")
+        self._passing_clock = self.get_clock() if simulated else Clock(clock_type=ClockType.STEADY_TIME)
+        self._simulated = simulated
         self._action_server = ActionServer(
             self,
             RunPolicy,
@@ -122,7 +135,8 @@ class PolicyNode(ManagedNode):
         self._waiting: dict[int, tuple[int, int]] = {}  # stamp -> arrival, visible: not answered yet
         self._joint_state_ns: int | None = None
         self._joint_fault: tuple[int, str] | None = None  # stamp and cause of a bad newest joint state
-        self._alive_ns = 0  # when a frame was last answered, or the run began
+        # When a frame was last answered, or the run began; and when a command was last sent. See _passing_ns.
+        self._alive_ns = self._sent_ns = self._passing_ns()
         self._causes: Counter[str] = Counter()
         self._commands = 0
         self._latency_ms = 0.0
@@ -137,8 +151,9 @@ class PolicyNode(ManagedNode):
         self._inputs.subscribe(KeypointArray, "keypoints", self._events.put, keypoints_qos, **options)
         self._inputs.subscribe(JointState, topic, self._events.put, joints_qos, **options)
         self._inputs.start()
+        half_period_s = 0.5 / self._robot.control_rate_hz
         self._timers = [
-            self.create_timer(1.0 / self._robot.control_rate_hz, self._check_deadline),
+            self.create_timer(half_period_s, self._check_deadline, clock=self._passing_clock),
             self.create_timer(0.5, self._report),
         ]
         self.get_logger().info(
@@ -147,8 +162,14 @@ class PolicyNode(ManagedNode):
         )
 
     def deactivate(self) -> None:
-        """Hold, then stop listening; nothing is published after the hold."""
+        """Brake and hold, then stop listening; nothing is published after the hold."""
         self._end_run()
+        period_s = 1.0 / self._robot.control_rate_hz
+        while self._runner.is_moving:
+            time.sleep(period_s)
+            with self._lock:
+                if self._runner.is_moving:
+                    self._publish(self._runner.hold(self._last_step.stamp_ns, "", elapsed_s=period_s))
         self._inputs.close()
         for timer in self._timers:
             self.destroy_timer(timer)
@@ -157,6 +178,7 @@ class PolicyNode(ManagedNode):
 
     def cleanup(self) -> None:
         """Withdraw the interfaces."""
+        del self._runner  # while the interpreter still runs: Ruckig's binding wants to be torn down before it
         self._action_server.destroy()
         self.destroy_service(self._stop_service)
         for publisher in (*self._command_publishers, self._status_publisher):
@@ -166,6 +188,16 @@ class PolicyNode(ManagedNode):
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
+
+    def _passing_ns(self) -> int:
+        """Time that passes evenly: a steady clock, or the simulated one."""
+        return int(self._passing_clock.now().nanoseconds)
+
+    def _elapsed_s(self, stamp_ns: int | None = None) -> float:
+        """Since a command was last sent. In simulated time an image is answered at its stamp, whatever came of /clock."""
+        if self._simulated and stamp_ns is not None:
+            return max(0, stamp_ns - self._sent_ns) / 1e9
+        return (self._passing_ns() - self._sent_ns) / 1e9
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # a small network is faster without handing work to other threads
@@ -178,7 +210,7 @@ class PolicyNode(ManagedNode):
                         self._take_keypoints(message)
                 except Exception as error:  # whatever it was, the arm must be held and the cause be known
                     self.get_logger().error(f"cannot use a message: {error!r}", throttle_duration_sec=5.0)
-                    self._publish(self._runner.hold(stamp_ns_of(message), "message_not_usable"))
+                    self._hold(stamp_ns_of(message), "message_not_usable")
 
     def _take_joint_state(self, message: JointState) -> None:
         stamp_ns = stamp_ns_of(message)
@@ -202,7 +234,7 @@ class PolicyNode(ManagedNode):
                 "give both nodes the same run folder",
                 throttle_duration_sec=5.0,
             )
-            self._publish(self._runner.hold(stamp_ns, "keypoint_set_mismatch", visible))
+            self._hold(stamp_ns, "keypoint_set_mismatch", visible)
             return
         # Stamps only grow; later ones that still wait are from before the clock jumped back.
         self._waiting = {s: waiting for s, waiting in self._waiting.items() if s < stamp_ns}
@@ -219,7 +251,7 @@ class PolicyNode(ManagedNode):
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s > frame.stamp_ns}
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
             arrival = Arrival(self._now_ns(), keypoints_ns, joint_state_ns)
-            self._publish(self._runner.step(frame, arrival))
+            self._publish(self._runner.step(frame, arrival, self._elapsed_s(frame.stamp_ns)))
 
     def _answer_faulty(self) -> None:
         """Hold for keypoints whose joint state has come and is unusable; no frame will come of them."""
@@ -228,37 +260,50 @@ class PolicyNode(ManagedNode):
         fault_ns, cause = self._joint_fault
         for stamp_ns in [s for s in self._waiting if s <= fault_ns]:
             _, visible = self._waiting.pop(stamp_ns)
-            self._publish(self._runner.hold(stamp_ns, cause, visible))
+            self._hold(stamp_ns, cause, visible)
+
+    def _hold(self, stamp_ns: int, cause: str, visible: int = 0) -> None:
+        """Hold on a frame that cannot be used."""
+        self._publish(self._runner.hold(stamp_ns, cause, visible, self._elapsed_s(stamp_ns)))
 
     def _check_deadline(self) -> None:
-        """Hold when frames stop arriving. Runs on the ROS clock: a paused simulation is no fault."""
+        """Hold when frames stop arriving, and go on braking. A paused simulation is no fault."""
         with self._lock:
-            if self._runner.state not in (RunState.RUNNING, RunState.HOLDING):
+            # Who answers frames sends commands by itself.
+            if self._elapsed_s() < 0.9 / self._robot.control_rate_hz:
                 return
-            deadlines = self._robot.deadlines_s
-            now_ns = self._now_ns()
-            if now_ns - self._alive_ns <= deadlines.keypoints * 1e9:
+            cause = ""
+            if self._runner.state in (RunState.RUNNING, RunState.HOLDING):
+                deadlines = self._robot.deadlines_s
+                silent_s = (self._passing_ns() - self._alive_ns) / 1e9
+                if silent_s <= deadlines.keypoints:
+                    return
+                if self._joint_fault is not None:
+                    cause = self._joint_fault[1]
+                elif self._joint_state_ns is None:
+                    cause = "no_joint_state"
+                elif self._now_ns() - self._joint_state_ns > deadlines.joint_states * 1e9:
+                    cause = "joint_state_stale"
+                else:
+                    cause = "keypoints_stale"
+            elif not self._runner.is_moving:
                 return
-            if self._joint_fault is not None:
-                cause = self._joint_fault[1]
-            elif self._joint_state_ns is None:
-                cause = "no_joint_state"
-            elif now_ns - self._joint_state_ns > deadlines.joint_states * 1e9:
-                cause = "joint_state_stale"
-            else:
-                cause = "keypoints_stale"
             alive_ns = self._alive_ns
-            self._publish(self._runner.hold(self._last_step.stamp_ns, cause))
+            self._publish(self._runner.hold(self._last_step.stamp_ns, cause, elapsed_s=self._elapsed_s()))
             self._alive_ns = alive_ns  # this answered no frame
 
     def _publish(self, step: PolicyStep) -> None:
         """Command first, then the status that says so."""
+        passing_ns = self._passing_ns()
+        if self._simulated:
+            passing_ns = max(passing_ns, step.stamp_ns)
         if step.plan is not None:
             for publisher, message in zip(
                 self._command_publishers, self._sink.messages(step.plan), strict=True
             ):
                 publisher.publish(message)
             self._commands += step.state is RunState.RUNNING
+            self._sent_ns = passing_ns
         now_ns = self._now_ns()
         self._latency_ms = max(0.0, (now_ns - step.stamp_ns) / 1e6)
         if step.state is RunState.HOLDING:
@@ -273,7 +318,7 @@ class PolicyNode(ManagedNode):
         )
         status.header.stamp = Time(nanoseconds=step.stamp_ns).to_msg()
         self._status_publisher.publish(status)
-        self._last_step, self._alive_ns = step, now_ns
+        self._last_step, self._alive_ns = step, passing_ns
 
     def _report(self) -> None:
         with self._lock:
@@ -300,7 +345,7 @@ class PolicyNode(ManagedNode):
         with self._lock:
             if self._runner.state not in (RunState.RUNNING, RunState.HOLDING):
                 return False
-            self._publish(self._runner.stop(self._last_step.stamp_ns))
+            self._publish(self._runner.stop(self._last_step.stamp_ns, self._elapsed_s()))
             return True
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -325,7 +370,7 @@ class PolicyNode(ManagedNode):
             self._causes.clear()
             self._commands = 0
             self._runner.start()
-            self._alive_ns = self._now_ns()
+            self._alive_ns = self._sent_ns = self._passing_ns()
             self.get_logger().info("run started")
             return GoalResponse.ACCEPT
 

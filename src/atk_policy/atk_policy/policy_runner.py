@@ -21,12 +21,13 @@ from atk_policy.action_queue import ActionQueue
 from atk_policy.command_plan import CommandPlan
 from atk_policy.policies.protocol import PolicyInput
 from atk_policy.run_folder import RunFolder
-from atk_policy.safety import Evidence, SafetyLimits, clamp, judge, violation
+from atk_policy.safe_motion import SafeMotion, Scene
+from atk_policy.safety import Evidence, SafetyLimits, violation
 
 FloatArray = npt.NDArray[np.float64]
 
 # Frames further apart than this are no motion: the simulator was reset, the clock was set, a camera
-# was unplugged. Jitter and lost frames stay well below, and the deadlines have held the arm by then.
+# was unplugged. What was planned before is void. Jitter and lost frames stay well below.
 DISCONTINUITY_NS = 1_000_000_000
 
 
@@ -77,10 +78,15 @@ class PolicyStep:
 class PolicyRunner:
     """A policy behind its safety layer, one frame at a time. Not thread-safe.
 
+    Every call that may send something takes `elapsed_s`, the time since something was last sent:
+    setpoints are samples of one continuous motion, so it must be the time that really passed. It
+    counts for one control period at most; an arm that heard nothing for longer has waited.
+
     Args:
         run: keypoint set and policy.
         robot: the robot at hand; its limits and deadlines apply.
         limits: of the safety layer; by default those of `robot`.
+        scene: what else the arm must keep clear of, None for nothing.
         ensemble_decay: see ActionQueue; by default what the run folder says.
 
     Raises:
@@ -93,18 +99,21 @@ class PolicyRunner:
         robot: RobotDescription,
         *,
         limits: SafetyLimits | None = None,
+        scene: Scene | None = None,
         ensemble_decay: float | None = None,
     ) -> None:
         run.require_robot(robot)
-        self._run, self._robot = run, robot
+        self._run = run
         self._limits = limits or SafetyLimits.of(robot)
+        self._motion = SafeMotion(self._limits.motion, scene)
         self._period_ns = robot.control_period_ns
+        self._period_s = robot.control_period_ns / 1e9
         self._horizon = run.file.horizon
         decay = run.file.ensemble_decay if ensemble_decay is None else ensemble_decay
         self._queue = ActionQueue(self._period_ns, decay, memory=self._horizon)
         reach = (run.file.history - 1) * run.file.history_stride + 1
         self._history: deque[Frame[KeypointObservation]] = deque(maxlen=reach)
-        self._previous: FloatArray | None = None
+        self._gripper_m: float | None = None  # None: nothing was commanded yet
         self._last_stamp_ns: int | None = None
         self.state = RunState.IDLE
         self.cause = ""
@@ -115,40 +124,51 @@ class PolicyRunner:
     def start(self) -> None:
         """Command from the next frame on, beginning at where the robot is then."""
         self._forget()
-        self._previous = None
+        self._gripper_m = None
         self._last_stamp_ns = None
         self.state, self.cause = RunState.HOLDING, "no_keypoints"
 
-    def stop(self, stamp_ns: int) -> PolicyStep:
-        """End the run; the step holds the position that was last commanded, if any was."""
+    def stop(self, stamp_ns: int, elapsed_s: float | None = None) -> PolicyStep:
+        """End the run; the arm brakes from where it is commanded to be (`hold` goes on with it)."""
         if self.state in (RunState.RUNNING, RunState.HOLDING):
             self.state, self.cause = RunState.STOPPED, ""
             self._forget()
-            return self._hold_step(stamp_ns, 0)
+            return self._brake(stamp_ns, 0, elapsed_s)
         return PolicyStep(stamp_ns, self.state)
 
     def follow(self, action: FloatArray) -> None:
         """Take (J + 1,) `action` for what was last commanded: in replay, somebody else drove."""
-        self._previous = np.clip(action, self._robot.action_min, self._robot.action_max)
+        velocity = (action[:-1] - self._motion.position) / self._period_s
+        self._motion.reset(action[:-1], velocity if self._gripper_m is not None else None)
+        self._gripper_m = float(action[-1])
+
+    @property
+    def is_moving(self) -> bool:
+        """The last setpoint was not at rest: braking goes on with `hold` or, after a stop, `step`."""
+        return self._gripper_m is not None and not self._motion.at_rest
 
     # -- frames ------------------------------------------------------------------------------------
 
-    def step(self, frame: Frame[KeypointObservation], arrival: Arrival | None = None) -> PolicyStep:
-        """Decide on one frame; `arrival` None means that everything is fresh (replay)."""
+    def step(
+        self,
+        frame: Frame[KeypointObservation],
+        arrival: Arrival | None = None,
+        elapsed_s: float | None = None,
+    ) -> PolicyStep:
+        """Decide on one frame; without `arrival` and `elapsed_s` everything is fresh and in time (replay)."""
         seen = frame.payload
-        visible = int(np.count_nonzero(seen.visible))
+        visible = int(np.count_nonzero(seen.visible & (seen.confidence >= self._limits.confidence_min)))
         if self.state in (RunState.IDLE, RunState.STOPPED):
-            return PolicyStep(frame.stamp_ns, self.state, keypoints_visible=visible)
+            return self.hold(frame.stamp_ns, "", visible, elapsed_s)
         measured = frame.robot.vector()
-        self._note_discontinuity(frame.stamp_ns, measured)
-        if self._previous is None:
+        jumped = self._is_discontinuity(frame.stamp_ns)
+        if self._gripper_m is None:
             if not np.isfinite(measured).all():
-                return self.hold(frame.stamp_ns, "joint_state_not_finite", visible)
-            self._previous = np.clip(measured, self._robot.action_min, self._robot.action_max)
-        fault = self._fault(seen)
-        if fault:
-            return self.hold(frame.stamp_ns, fault, visible)
-
+                return self.hold(frame.stamp_ns, "joint_state_not_finite", visible, elapsed_s)
+            self._motion.reset(measured[:-1])
+            self._gripper_m = self._inside_gripper(measured[-1])
+        elif jumped:
+            return self.hold(frame.stamp_ns, "clock_jump", visible, elapsed_s)
         now = arrival or Arrival(frame.stamp_ns, frame.stamp_ns, frame.stamp_ns)
         evidence = Evidence(
             image_age_ns=now.now_ns - frame.stamp_ns,
@@ -158,51 +178,60 @@ class PolicyRunner:
             visible=visible,
             measured=measured,
         )
-        wanted, inference_ms = None, 0.0
-        if not violation(self._limits, evidence, self._previous):
-            started = time.perf_counter()
-            self._act(frame)
-            inference_ms = 1e3 * (time.perf_counter() - started)
-            wanted = self._queue.action_at(frame.stamp_ns)
-        verdict = judge(self._limits, evidence, wanted, self._previous, self._period_ns / 1e9)
-        if verdict.is_hold:
-            return self.hold(frame.stamp_ns, verdict.cause, visible)
-        self.state, self.cause = RunState.RUNNING, ""
-        plan = self._safe_plan(frame.stamp_ns, verdict.command)
-        self._previous = verdict.command
-        return PolicyStep(frame.stamp_ns, self.state, "", plan, visible, inference_ms)
+        cause = self._fault(seen) or violation(self._limits, evidence, self._motion.position)
+        if cause:
+            return self.hold(frame.stamp_ns, cause, visible, elapsed_s)
+        started = time.perf_counter()
+        self._act(frame)
+        inference_ms = 1e3 * (time.perf_counter() - started)
+        wanted, following = (self._wanted(frame.stamp_ns + k * self._period_ns) for k in (0, 1))
+        if isinstance(wanted, str):
+            return self.hold(frame.stamp_ns, wanted, visible, elapsed_s)
+        cause = self._motion.advance(wanted[0][:-1], wanted[1][:-1], self._passed_s(elapsed_s))
+        if not cause:
+            self.state, self.cause = RunState.RUNNING, ""
+            self._gripper_m = self._inside_gripper(wanted[0][-1])
+        else:
+            self.state, self.cause = RunState.HOLDING, cause
+            self._forget()
+        then = None if cause or isinstance(following, str) else (following[0][:-1], following[1][:-1])
+        plan = self._motion.plan(self._gripper_m, self._period_ns, then)
+        return PolicyStep(frame.stamp_ns, self.state, self.cause, plan, visible, inference_ms)
 
-    def hold(self, stamp_ns: int, cause: str, visible: int = 0) -> PolicyStep:
-        """Hold because of `cause`: a frame that cannot be used, or none that came."""
+    def hold(self, stamp_ns: int, cause: str, visible: int = 0, elapsed_s: float | None = None) -> PolicyStep:
+        """Brake, then hold, because of `cause`: a frame that cannot be used, or none that came."""
         if self.state in (RunState.IDLE, RunState.STOPPED):
+            if self.is_moving:
+                return self._brake(stamp_ns, visible, elapsed_s)
             return PolicyStep(stamp_ns, self.state, keypoints_visible=visible)
         self.state, self.cause = RunState.HOLDING, cause
         self._forget()
-        return self._hold_step(stamp_ns, visible)
+        return self._brake(stamp_ns, visible, elapsed_s)
 
     # -- parts -------------------------------------------------------------------------------------
 
-    def _hold_step(self, stamp_ns: int, visible: int) -> PolicyStep:
-        plan = None if self._previous is None else CommandPlan.hold(self._previous, self._period_ns)
+    def _passed_s(self, elapsed_s: float | None) -> float:
+        return self._period_s if elapsed_s is None else min(max(elapsed_s, 0.0), self._period_s)
+
+    def _brake(self, stamp_ns: int, visible: int, elapsed_s: float | None) -> PolicyStep:
+        if self._gripper_m is None:
+            return PolicyStep(stamp_ns, self.state, self.cause, None, visible)
+        self._motion.brake(self._passed_s(elapsed_s))
+        plan = self._motion.plan(self._gripper_m, self._period_ns)
         return PolicyStep(stamp_ns, self.state, self.cause, plan, visible)
+
+    def _inside_gripper(self, opening_m: float) -> float:
+        return float(np.clip(opening_m, self._limits.gripper_min_m, self._limits.gripper_max_m))
 
     def _forget(self) -> None:
         """What was planned before a hold is not what should be done after it."""
         self._queue.clear()
         self._history.clear()
 
-    def _note_discontinuity(self, stamp_ns: int, measured: FloatArray) -> None:
+    def _is_discontinuity(self, stamp_ns: int) -> bool:
+        """Whether this frame does not follow on the last one."""
         last, self._last_stamp_ns = self._last_stamp_ns, stamp_ns
-        if last is None or 0 <= stamp_ns - last <= DISCONTINUITY_NS:
-            return
-        self._forget()
-        previous = self._previous
-        # Someone moved the arm meanwhile (a simulator's reset, a person): begin at where it is.
-        if (
-            previous is not None
-            and np.abs(measured - previous)[:-1].max() > self._limits.tracking_gap_max_rad
-        ):
-            self._previous = None
+        return last is not None and not 0 <= stamp_ns - last <= DISCONTINUITY_NS
 
     def _fault(self, seen: KeypointObservation) -> str:
         if not np.array_equal(seen.ids, self._run.keypoint_set.ids):
@@ -226,13 +255,17 @@ class PolicyRunner:
             self.last_chunk = self._run.policy.act(seen)[0].numpy().astype(np.float64)
         self._queue.add(frame.stamp_ns, self.last_chunk)
 
-    def _safe_plan(self, stamp_ns: int, command: FloatArray) -> CommandPlan:
-        """The command and, for sinks that take chunks, what follows it, each within reach of the one before."""
-        plan = [command]
-        for wanted in self._queue.plan_from(stamp_ns + self._period_ns, self._horizon - 1):
-            plan.append(clamp(self._limits, wanted, plan[-1], self._period_ns / 1e9))
-        position = np.stack(plan)
-        velocity = np.zeros_like(position)
-        if len(position) > 1:
-            velocity[:-1] = np.diff(position, axis=0) / (self._period_ns / 1e9)
-        return CommandPlan(self._period_ns * np.arange(1, len(plan) + 1), position, velocity)
+    def _wanted(self, time_ns: int) -> tuple[FloatArray, FloatArray] | str:
+        """(J + 1,) the action for a time and its rate of change, or why there is none."""
+        before, now, after = (
+            self._queue.action_at(time_ns + shift * self._period_ns) for shift in (-1, 0, 1)
+        )
+        if now is None:
+            return "no_action"
+        known = [
+            (shift, action) for shift, action in ((-1, before), (0, now), (1, after)) if action is not None
+        ]
+        (first, begin), (last, end) = known[0], known[-1]
+        # What comes after the last action is unknown: be slow there.
+        rate = (end - begin) / ((last - first) * self._period_s) if after is not None else 0.0 * now
+        return (now, rate) if np.isfinite(now).all() and np.isfinite(rate).all() else "action_not_finite"

@@ -18,13 +18,15 @@ SIZES = {"width": 16, "blocks": 1}
 HORIZON = 6
 
 
-def write_run_folder(path: Path, *, keypoints: int = 4, name: str = "cups") -> RunFolder:
-    """Write and return a run folder whose policy moves the robot a little from where it is."""
+def write_run_folder(
+    path: Path, *, keypoints: int = 4, name: str = "cups", haste_rad: float = 0.02
+) -> RunFolder:
+    """Write and return a run folder whose policy moves the robot some `haste_rad` from where it is."""
     torch.manual_seed(0)
     policy = make_policy(
         "mlp", keypoints=keypoints, joints=ROBOT.joint_count, horizon=HORIZON, history=1, **SIZES
     )
-    policy.action_scale.fill_(0.02)
+    policy.action_scale.fill_(haste_rad)
     policy.action_mean[:, -1] = 0.04
     policy.uv_mean_px.fill_(200.0)
     policy.uv_scale_px.fill_(100.0)

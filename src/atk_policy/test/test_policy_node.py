@@ -177,6 +177,18 @@ def own_graph(run_folder) -> Iterator[Graph]:
     graph.close()
 
 
+def assert_rests(graph: Graph) -> None:
+    """The arm is braked, and the last thing on the wire is where it rests."""
+    counts = [len(arm_commands(graph))]
+    while len(counts) < 2 or counts[-1] != counts[-2]:
+        time.sleep(0.3)  # several control periods
+        counts.append(len(arm_commands(graph)))
+    # The last setpoint was reached by braking: no faster than the brake of one period begins.
+    final_step = np.abs(np.diff(arm_commands(graph)[-2:], axis=0))
+    limit = np.array(ROBOT.joints.acceleration_max_rad_s2) / ROBOT.control_rate_hz**2
+    assert (final_step <= limit).all()
+
+
 def arm_commands(graph: Graph) -> list[list[float]]:
     return [values for topic, values in graph.wire if topic == ROBOT.topics.command]
 
@@ -195,15 +207,14 @@ def test_it_answers_every_frame_and_commands_only_on_request(graph):
     graph.wait("the command", lambda: len(arm_commands(graph)) == 1)
     assert arm_commands(graph)[0] == list(running.command[:-1])
 
-    last = list(graph.answer().command)
+    graph.answer()
     stopped = graph.stop.call_async(Trigger.Request())
     graph.wait("the stop", stopped.done)
     assert stopped.result().success
     assert graph.result(handle).outcome == RunPolicy.Result.CANCELLED
+    assert_rests(graph)
     after = graph.answer()
     assert (after.state, list(after.command)) == (PolicyStatus.STOPPED, [])
-    graph.wait("the hold", lambda: len(arm_commands(graph)) == 3)
-    assert arm_commands(graph)[-1] == last[:-1], "the last thing on the wire is the hold"
 
 
 def test_joints_in_another_order_work_alike(graph):
@@ -221,7 +232,8 @@ def test_a_nan_joint_state_is_held_and_the_run_resumes_after_it(graph):
     good = graph.answer()
     held = graph.answer(position=np.append(np.nan, HOME[1:]))
     assert (held.state, held.hold_cause) == (PolicyStatus.HOLDING, "joint_state_not_finite")
-    assert list(held.command) == list(good.command)
+    moved = np.abs(np.array(held.command) - np.array(good.command))[:-1]
+    assert (moved <= np.array(ROBOT.joints.velocity_max_rad_s) / ROBOT.control_rate_hz).all()
     assert graph.answer().state == PolicyStatus.RUNNING
     assert np.isfinite(arm_commands(graph)).all()
 
@@ -250,10 +262,11 @@ def test_a_run_asked_for_before_keypoints_exist_holds_and_ends_as_a_named_fault(
 
 def test_when_frames_stop_arriving_the_position_is_held(graph):
     graph.start()
-    last = graph.answer()
+    graph.answer()
     graph.wait("the hold", lambda: graph.statuses[-1].state == PolicyStatus.HOLDING)
     assert graph.statuses[-1].hold_cause in ("keypoints_stale", "joint_state_stale"), "both ended at once"
-    assert list(graph.statuses[-1].command) == list(last.command)
+    graph.wait("rest", lambda: arm_commands(graph)[-1] == arm_commands(graph)[-2])
+    assert list(graph.statuses[-1].command[:-1]) == arm_commands(graph)[-1]
 
 
 def test_a_second_run_is_refused_while_one_is_in_progress_and_the_time_limit_ends_it(graph):
@@ -277,10 +290,9 @@ def test_ctrl_c_in_motion_leaves_a_hold_as_the_last_thing_on_the_wire(own_graph)
     graph = own_graph
     graph.start()
     for _ in range(3):
-        last = graph.answer()
+        graph.answer()
     graph.end_process()
-    graph.wait("the hold", lambda: len(arm_commands(graph)) >= 4)
-    assert arm_commands(graph)[-1] == list(last.command[:-1])
+    assert_rests(graph)
     assert graph.statuses[-1].state == PolicyStatus.STOPPED
 
 

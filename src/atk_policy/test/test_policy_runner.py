@@ -1,4 +1,4 @@
-"""The runner commands only when asked and only from good frames; every hold repeats the last command."""
+"""The runner commands only when asked and only from good frames; every hold is a brake with a named cause."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from run_folders import ROBOT, write_run_folder
 from atk_perception.frames import Frame, RobotState
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
 from atk_policy.policy_runner import Arrival, PolicyRunner, RunState
+from atk_policy.safety import SafetyLimits
 
 HOME = np.append(ROBOT.home_rad, 0.04)
 PERIOD_NS = ROBOT.control_period_ns
+PERIOD_S = PERIOD_NS / 1e9
 IDS = np.arange(10, 14)
+LIMITS = SafetyLimits.of(ROBOT).motion
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,17 @@ def run(tmp_path_factory):
 @pytest.fixture
 def runner(run):
     return PolicyRunner(run, ROBOT)
+
+
+@pytest.fixture(scope="module")
+def hasty_run(tmp_path_factory):
+    """Wants more than the limits allow."""
+    return write_run_folder(tmp_path_factory.mktemp("runner") / "hasty", haste_rad=0.5)
+
+
+@pytest.fixture
+def hasty(hasty_run):
+    return PolicyRunner(hasty_run, ROBOT)
 
 
 def frame(k: int, measured=HOME, state=TrackerState.TRACKING, ids=IDS, stamp_ns=None):
@@ -41,35 +55,67 @@ def frame(k: int, measured=HOME, state=TrackerState.TRACKING, ids=IDS, stamp_ns=
     return Frame(stamp_ns, seen, RobotState(stamp_ns, measured[:-1], float(measured[-1])), None)
 
 
-def test_nothing_is_commanded_before_a_start_and_after_a_stop(runner):
-    step = runner.step(frame(0))
+def assert_smooth(wire):
+    """(N, 8) setpoints one period apart, from rest."""
+    wire = np.vstack([wire[:1], wire[:1], wire])[:, :-1]
+    velocity = np.diff(wire, axis=0) / PERIOD_S
+    assert (np.abs(velocity) <= LIMITS.velocity_max + 1e-9).all()
+    assert (np.abs(np.diff(velocity, axis=0)) / PERIOD_S <= LIMITS.acceleration_max + 1e-6).all()
+
+
+def brake(runner, step, k):
+    """Setpoints from `step` until the arm is at rest, and the first step with nothing more to send."""
+    wire = [step.command]
+    while runner.is_moving:
+        step = runner.step(frame(k := k + 1))
+        assert step.state is RunState.STOPPED
+        wire.append(step.command)
+    return wire, runner.step(frame(k + 1))
+
+
+def test_nothing_is_commanded_before_a_start_and_after_the_brake_that_follows_a_stop(hasty):
+    step = hasty.step(frame(0))
     assert (step.state, step.command) == (RunState.IDLE, None)
-    runner.start()
-    assert runner.step(frame(1)).state is RunState.RUNNING
-    last = runner.step(frame(2)).command
-    hold = runner.stop(frame(2).stamp_ns)
-    assert hold.state is RunState.STOPPED
-    assert np.array_equal(hold.command, last)
-    assert runner.step(frame(3)).command is None
+    hasty.start()
+    wire = [HOME] + [hasty.step(frame(k)).command for k in range(1, 6)]
+    stopped = hasty.stop(frame(5).stamp_ns)
+    assert stopped.state is RunState.STOPPED
+    braking, after = brake(hasty, stopped, 5)
+    assert len(braking) > 1, "an arm in motion cannot stop within one period"
+    assert_smooth(np.array(wire + braking))
+    assert after.command is None
 
 
-def test_a_run_begins_where_the_robot_is_and_moves_within_its_velocity_limits(runner):
-    runner.start()
-    previous = HOME
-    for k in range(10):
-        step = runner.step(frame(k))
-        reach = np.array(ROBOT.joints.velocity_max_rad_s) * PERIOD_NS / 1e9
-        assert (np.abs(step.command - previous)[:-1] <= reach + 1e-12).all()
-        previous = step.command
-    assert not np.array_equal(previous, HOME)
+def test_a_run_begins_where_the_robot_is_and_moves_within_its_limits(hasty):
+    hasty.start()
+    wire = [HOME] + [hasty.step(frame(k)).command for k in range(6)]
+    assert_smooth(np.array(wire))
+    assert not np.array_equal(wire[-1], HOME)
 
 
-def test_a_plan_reaches_ahead_within_the_velocity_limits(runner):
-    runner.start()
-    plan = runner.step(frame(0)).plan.position
-    assert len(plan) > 3
-    reach = np.array(ROBOT.joints.velocity_max_rad_s) * PERIOD_NS / 1e9
-    assert (np.abs(np.diff(plan[:, :-1], axis=0)) <= reach + 1e-12).all()
+def test_setpoints_at_uneven_times_lie_on_one_motion(hasty):
+    hasty.start()
+    shares = [1.0, 0.2, 1.0, 0.6, 0.9, 0.1, 1.0, 1.0]
+    times = PERIOD_S * np.cumsum([0.0, *shares])
+    wire = [HOME[:-1]]
+    for k, share in enumerate(shares):
+        wire.append(hasty.step(frame(k), elapsed_s=share * PERIOD_S).command[:-1])
+    velocity = np.diff(wire, axis=0) / np.diff(times)[:, None]
+    middle = (times[1:] + times[:-1]) / 2
+    assert (np.abs(velocity) <= LIMITS.velocity_max + 1e-9).all()
+    acceleration = np.diff(velocity, axis=0) / np.diff(middle)[:, None]
+    assert (np.abs(acceleration) <= LIMITS.acceleration_max + 1e-6).all()
+
+
+def test_a_plan_goes_on_for_a_period_and_ends_at_rest(hasty):
+    hasty.start()
+    for k in range(4):
+        plan = hasty.step(frame(k)).plan
+    assert len(plan.position) > 3
+    assert np.array_equal(plan.time_ns, PERIOD_NS * np.arange(1, len(plan.position) + 1))
+    assert (np.abs(np.diff(plan.position[:, :-1], axis=0)) <= LIMITS.velocity_max * PERIOD_S + 1e-9).all()
+    assert not plan.velocity[-1].any()
+    assert plan.velocity[0].any()
 
 
 @pytest.mark.parametrize(
@@ -81,16 +127,19 @@ def test_a_plan_reaches_ahead_within_the_velocity_limits(runner):
         (lambda k: frame(k, measured=HOME + np.append(np.full(7, 0.6), 0.0)), "tracking_gap"),
     ],
 )
-def test_a_bad_frame_is_held_with_its_cause_and_a_good_one_resumes_without_a_jump(runner, bad, cause):
-    runner.start()
-    last = runner.step(frame(0)).command
-    held = runner.step(bad(1))
-    assert (held.state, held.cause) == (RunState.HOLDING, cause)
-    assert np.array_equal(held.command, last)
-    resumed = runner.step(frame(2))
-    assert resumed.state is RunState.RUNNING
-    reach = np.array(ROBOT.joints.velocity_max_rad_s) * PERIOD_NS / 1e9
-    assert (np.abs(resumed.command - last)[:-1] <= reach + 1e-12).all()
+def test_a_bad_frame_is_held_with_its_cause_and_a_good_one_resumes_without_a_jump(hasty, bad, cause):
+    hasty.start()
+    wire = [HOME] + [hasty.step(frame(k)).command for k in range(4)]
+    for k in range(4, 12):
+        held = hasty.step(bad(k))
+        assert (held.state, held.cause) == (RunState.HOLDING, cause)
+        wire.append(held.command)
+    assert np.array_equal(wire[-1], wire[-2]), "at rest"
+    for k in range(12, 16):
+        resumed = hasty.step(frame(k, measured=wire[-1]))
+        assert resumed.state is RunState.RUNNING
+        wire.append(resumed.command)
+    assert_smooth(np.array(wire))
 
 
 def test_keypoints_that_are_not_numbers_are_held(runner):
@@ -103,7 +152,7 @@ def test_keypoints_that_are_not_numbers_are_held(runner):
 
 def test_old_inputs_are_held(runner):
     runner.start()
-    late_ns = round(2e9 * ROBOT.deadlines_s.keypoints)
+    late_ns = round(2e9 * ROBOT.deadlines_s.image)
     f = frame(0)
     fresh, late = f.stamp_ns, f.stamp_ns - late_ns
     assert runner.step(f, Arrival(fresh + late_ns, fresh + late_ns, fresh + late_ns)).cause == "image_stale"
@@ -118,14 +167,40 @@ def test_a_hold_without_any_joint_state_sends_nothing(runner):
     assert (step.state, step.command) == (RunState.HOLDING, None)
 
 
-def test_after_a_jump_in_time_a_run_begins_again_at_where_the_robot_is(runner):
+@pytest.mark.parametrize("jump_ns", [60 * 10**9, -10 * 10**9])
+def test_a_jump_in_time_is_held_and_the_run_goes_on_without_a_jump_of_the_arm(hasty, jump_ns):
+    hasty.start()
+    wire = [HOME] + [hasty.step(frame(k)).command for k in range(4)]
+    for k in range(4, 8):
+        step = hasty.step(frame(k, measured=wire[-1], stamp_ns=20 * 10**9 + jump_ns + k * PERIOD_NS))
+        assert (step.cause == "clock_jump") == (k == 4)
+        wire.append(step.command)
+    assert step.state is RunState.RUNNING
+    assert_smooth(np.array(wire))
+
+
+def test_an_arm_that_was_moved_elsewhere_in_between_is_held(runner):
     runner.start()
     runner.step(frame(0))
     elsewhere = HOME + np.append(np.full(7, 0.5), 0.0)
-    step = runner.step(frame(0, measured=elsewhere, stamp_ns=60 * 10**9))
-    assert step.state is RunState.RUNNING
-    reach = np.array(ROBOT.joints.velocity_max_rad_s) * PERIOD_NS / 1e9
-    assert (np.abs(step.command - elsewhere)[:-1] <= reach + 1e-12).all()
+    assert runner.step(frame(1, measured=elsewhere, stamp_ns=60 * 10**9)).cause == "clock_jump"
+    assert runner.step(frame(2, measured=elsewhere, stamp_ns=60 * 10**9 + PERIOD_NS)).cause == "tracking_gap"
+
+
+class NoGo:
+    """A scene in which the arm must stay near where it begins."""
+
+    def scene_fault(self, positions_rad):
+        return ("no_go", 0) if np.abs(positions_rad - HOME[:-1]).max() > 0.1 else ("", -1)
+
+
+def test_the_scene_holds_the_arm_before_it_gets_there(hasty_run):
+    runner = PolicyRunner(hasty_run, ROBOT, scene=NoGo())
+    runner.start()
+    steps = [runner.step(frame(k)) for k in range(20)]
+    assert {step.cause for step in steps} == {"", "no_go"}
+    assert 0.05 < max(np.abs(step.command - HOME)[:-1].max() for step in steps) <= 0.1
+    assert_smooth(np.array([HOME] + [step.command for step in steps]))
 
 
 def test_the_same_frames_give_the_same_commands(run):
