@@ -7,11 +7,11 @@ node up by itself unless a manager is to do it, and publishes its health on /dia
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -144,12 +144,20 @@ class ManagedNode(LifecycleNode):
         return all(step() == TransitionCallbackReturn.SUCCESS for step in steps)
 
 
-def _spin(executor: MultiThreadedExecutor, stop: threading.Event) -> None:
-    """Spin until `stop`. When one thread destroys what another is waiting on, rclpy raises; waiting anew is the answer."""
+def _spin(executor: MultiThreadedExecutor, stop: threading.Event, errors: list[Exception]) -> None:
+    """Spin until `stop`. When one thread destroys what another is waiting on, rclpy raises; waiting anew is the answer.
+
+    Any other exception, one of a callback, ends the node: it must not look alive and answer nobody.
+    """
     while not stop.is_set():
-        with contextlib.suppress(rclpy_implementation.InvalidHandle):
+        try:
             executor.spin()
             return
+        except rclpy_implementation.InvalidHandle:
+            continue
+        except Exception as error:
+            errors.append(error)
+            stop.set()
 
 
 def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
@@ -165,7 +173,8 @@ def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
     node = node_class()
     executor = MultiThreadedExecutor(num_threads=threads)
     executor.add_node(node)
-    spinning = threading.Thread(target=_spin, args=(executor, stop), name="executor")
+    errors: list[Exception] = []
+    spinning = threading.Thread(target=_spin, args=(executor, stop, errors), name="executor")
     spinning.start()
     refused = False
     try:
@@ -176,11 +185,14 @@ def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
             gc.collect()
             gc.freeze()
             stop.wait()
+        if errors:
+            trace = "".join(traceback.format_exception(errors[0]))
+            node.get_logger().fatal(f"a callback failed; the node ends\n{trace}")
     finally:
         node.trigger_shutdown()
         executor.shutdown(timeout_sec=2.0)
         spinning.join(timeout=2.0)
         node.destroy_node()
         rclpy.try_shutdown()
-    if refused:
+    if refused or errors:
         raise SystemExit(1)

@@ -187,7 +187,8 @@ class RecordNode(ManagedNode):
         missing = []
         for topic in wanted:
             resolved = self.resolve_topic_name(topic)
-            if self.count_publishers(topic) == 0:
+            # A publisher that was discovered after `graph` was asked for is found at the next try.
+            if self.count_publishers(topic) == 0 or resolved not in graph:
                 missing.append(resolved)
             else:
                 found[topic] = graph[resolved][0]

@@ -19,9 +19,12 @@ class Example(ManagedNode):
     def step(self, name):
         if self.parameter("fail") == name:
             raise RuntimeError(f"no camera for {name}")
-        print(name, flush=True)
+        if name != "callback":
+            print(name, flush=True)
     def configure(self): self.step("configure")
-    def activate(self): self.step("activate")
+    def activate(self):
+        self.step("activate")
+        self.create_timer(0.05, lambda: self.step("callback"))
     def deactivate(self): self.step("deactivate")
     def cleanup(self): self.step("cleanup")
 run_node(Example)
@@ -54,6 +57,18 @@ def test_a_refused_transition_is_logged_with_its_cause_and_ends_the_process(step
     assert f"cannot {step}: no camera for {step}" in output
     assert process.returncode == 1
     assert [line for line in output.splitlines() if line in ("configure", "activate")] == before
+
+
+def test_a_callback_that_raises_ends_the_node_in_order_with_its_cause():
+    process = start("-p", "fail:=callback")
+    output, _ = process.communicate(timeout=30)
+    assert "a callback failed; the node ends" in output
+    assert "no camera for callback" in output
+    assert process.returncode == 1
+    printed = [
+        line for line in output.splitlines() if line in ("configure", "activate", "deactivate", "cleanup")
+    ]
+    assert printed == ["configure", "activate", "deactivate", "cleanup"]
 
 
 def test_without_autostart_it_waits_for_a_manager():
