@@ -185,6 +185,7 @@ class TrackerNode(ManagedNode):
             ids=seen.ids.tolist(),
             uv_px=seen.uv_px.ravel().tolist(),
             visible=seen.visible.tolist(),
+            repeats=seen.repeats,
             confidence=seen.confidence.tolist(),
         )
         self._keypoints_publisher.publish(message)

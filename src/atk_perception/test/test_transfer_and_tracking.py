@@ -23,6 +23,17 @@ def new_tracker(template) -> KeypointTracker:
     return KeypointTracker(keypoint_set_of(template), make_matcher("sift"), make_tracker("template_lk"))
 
 
+def test_a_camera_that_repeats_its_picture_is_noticed(make_scene):
+    scene = make_scene(seed=1)
+    tracker = new_tracker(scene.template())
+    image = scene.render(scene.home)
+    other = image.copy()
+    other[240, 320, 0] ^= 1
+    pictures = [image, image.copy(), image, other, image]
+    repeats = [tracker.update(k * PERIOD_NS, picture).repeats for k, picture in enumerate(pictures)]
+    assert repeats == [0, 1, 2, 0, 0]
+
+
 @pytest.mark.parametrize("angle_deg", [0, 35, 90, 180])
 @pytest.mark.parametrize("scale", [0.75, 1.0, 1.35])
 def test_transfer_survives_rotation_scale_background_and_light(make_scene, pose, light, angle_deg, scale):

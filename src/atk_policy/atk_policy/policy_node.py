@@ -196,8 +196,11 @@ class PolicyNode(ManagedNode):
     def _elapsed_s(self, stamp_ns: int | None = None) -> float:
         """Since a command was last sent. In simulated time an image is answered at its stamp, whatever came of /clock."""
         if self._simulated and stamp_ns is not None:
-            return max(0, stamp_ns - self._sent_ns) / 1e9
-        return (self._passing_ns() - self._sent_ns) / 1e9
+            passed_ns = stamp_ns - self._sent_ns
+        else:
+            passed_ns = self._passing_ns() - self._sent_ns
+        # A simulated clock that was set back says nothing; what is braking must go on.
+        return passed_ns / 1e9 if passed_ns >= 0 else 1.0 / self._robot.control_rate_hz
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # a small network is faster without handing work to other threads
@@ -442,6 +445,7 @@ def _observation(message: KeypointArray, stamp_ns: int) -> KeypointObservation:
         np.asarray(message.visible, np.bool_),
         np.asarray(message.confidence, np.float32),
         TrackerState(message.tracker_state),
+        repeats=message.repeats,
     )
 
 

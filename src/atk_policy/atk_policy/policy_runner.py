@@ -29,6 +29,8 @@ FloatArray = npt.NDArray[np.float64]
 # Frames further apart than this are no motion: the simulator was reset, the clock was set, a camera
 # was unplugged. What was planned before is void. Jitter and lost frames stay well below.
 DISCONTINUITY_NS = 1_000_000_000
+# A joint that moved so far has changed some pixel of any picture with the arm in it.
+MOTION_SEEN_RAD = 0.02
 
 
 class RunState(IntEnum):
@@ -115,6 +117,7 @@ class PolicyRunner:
         self._history: deque[Frame[KeypointObservation]] = deque(maxlen=reach)
         self._gripper_m: float | None = None  # None: nothing was commanded yet
         self._last_stamp_ns: int | None = None
+        self._at_picture: FloatArray | None = None  # where the arm was when the present picture was new
         self.state = RunState.IDLE
         self.cause = ""
         self.last_chunk: FloatArray | None = None
@@ -125,7 +128,7 @@ class PolicyRunner:
         """Command from the next frame on, beginning at where the robot is then."""
         self._forget()
         self._gripper_m = None
-        self._last_stamp_ns = None
+        self._last_stamp_ns = self._at_picture = None
         self.state, self.cause = RunState.HOLDING, "no_keypoints"
 
     def stop(self, stamp_ns: int, elapsed_s: float | None = None) -> PolicyStep:
@@ -178,7 +181,11 @@ class PolicyRunner:
             visible=visible,
             measured=measured,
         )
-        cause = self._fault(seen) or violation(self._limits, evidence, self._motion.position)
+        cause = (
+            self._fault(seen)
+            or violation(self._limits, evidence, self._motion.position)
+            or self._frozen(seen, measured)
+        )
         if cause:
             return self.hold(frame.stamp_ns, cause, visible, elapsed_s)
         started = time.perf_counter()
@@ -232,6 +239,15 @@ class PolicyRunner:
         """Whether this frame does not follow on the last one."""
         last, self._last_stamp_ns = self._last_stamp_ns, stamp_ns
         return last is not None and not 0 <= stamp_ns - last <= DISCONTINUITY_NS
+
+    def _frozen(self, seen: KeypointObservation, measured: FloatArray) -> str:
+        """'image_frozen' when the picture stays the same, for longer than an image may be old, while the arm moves."""
+        if seen.repeats == 0 or self._at_picture is None:
+            self._at_picture = measured
+        same_for_ns = seen.repeats * self._period_ns
+        moved_rad = np.abs(measured - self._at_picture)[:-1].max()
+        frozen = same_for_ns > self._limits.image_age_max_ns and moved_rad > MOTION_SEEN_RAD
+        return "image_frozen" if frozen else ""
 
     def _fault(self, seen: KeypointObservation) -> str:
         if not np.array_equal(seen.ids, self._run.keypoint_set.ids):

@@ -187,6 +187,19 @@ def test_an_arm_that_was_moved_elsewhere_in_between_is_held(runner):
     assert runner.step(frame(2, measured=elsewhere, stamp_ns=60 * 10**9 + PERIOD_NS)).cause == "tracking_gap"
 
 
+def test_a_picture_that_does_not_change_while_the_arm_moves_is_held(runner):
+    def repeated(k, measured):
+        seen = frame(k, measured)
+        return replace(seen, payload=replace(seen.payload, repeats=k))
+
+    runner.start()
+    still = [runner.step(repeated(k, HOME)).cause for k in range(10)]
+    assert set(still) == {""}, "a scene at rest may look the same"
+    moved = HOME + np.append(np.full(7, 0.03), 0.0)
+    assert runner.step(repeated(10, moved)).cause == "image_frozen"
+    assert runner.step(frame(11, moved)).state is RunState.RUNNING
+
+
 class NoGo:
     """A scene in which the arm must stay near where it begins."""
 

@@ -4,6 +4,7 @@ In lock-step (the default) simulated time passes only when everyone has done the
 period the clock and the joint states go out first, then the image, then the node waits for the command
 that answers it, and for the recorder where an episode is being recorded. A slow machine changes nothing
 but the wall time. Without a policy in the graph, or with `lockstep` off, it runs paced by the wall clock.
+With `system_clock` it has no /clock at all and stamps by the system's, as a real robot's drivers do.
 """
 
 from __future__ import annotations
@@ -71,6 +72,12 @@ class SimRobotNode(ManagedNode):
             maximum=100.0,
         )
         self.declare(
+            "system_clock",
+            False,
+            "stamp by the system's clock and publish no /clock, as a real robot; needs lockstep off",
+            read_only=True,
+        )
+        self.declare(
             "servo_noise", 0.0, "strength of an unknown disturbance at the servos", minimum=0.0, maximum=10.0
         )
         self._news = threading.Condition()
@@ -80,6 +87,9 @@ class SimRobotNode(ManagedNode):
     def configure(self) -> None:
         """Read the robot description, offer topics and the reset service."""
         self._robot = robot = RobotDescription.load(self.parameter("robot"))
+        self._system_clock = self.parameter("system_clock")
+        if self._system_clock and self.parameter("lockstep"):
+            raise ValueError("system_clock with lockstep: the system's clock waits for nobody; set lockstep to false")
         self._simulation: Simulation | None = None
         self._time_ns = START_NS
         self._driver = self.parameter("driver")
@@ -275,8 +285,10 @@ class SimRobotNode(ManagedNode):
     def _period(self) -> None:
         """One camera period: publish, be commanded, let physics run."""
         assert self._simulation is not None
-        simulation, stamp_ns = self._simulation, self._time_ns
         started = time.monotonic()
+        if self._system_clock:
+            self._time_ns = time.time_ns()
+        simulation, stamp_ns = self._simulation, self._time_ns
         recorded = self._recorded
         self._publish_state()
         self._publish_images(stamp_ns)
@@ -301,11 +313,11 @@ class SimRobotNode(ManagedNode):
             self._act()
             simulation.advance(period_ns / ticks / 1e9)
             self._time_ns = stamp_ns + tick * period_ns // ticks
+            if not self._waits():
+                self._pace(started, tick * period_ns / ticks / 1e9)
             if tick < ticks:
                 self._publish_state()
         simulation.end_period()
-        if not self._waits():
-            self._pace(started, period_ns / 1e9)
 
     def _policies(self) -> int:
         return int(self.count_publishers("policy/status"))
@@ -313,10 +325,11 @@ class SimRobotNode(ManagedNode):
     def _waits(self) -> bool:
         return bool(self.parameter("lockstep")) and (self._driver == EXPERT or self._policies() > 0)
 
-    def _pace(self, started: float, period_s: float) -> None:
+    def _pace(self, started: float, simulated_s: float) -> None:
+        """Let the wall clock come to where the simulation is, `simulated_s` after `started`."""
         factor = self.parameter("real_time_factor")
         if factor > 0.0:
-            self._stop.wait(max(0.0, started + period_s / factor - time.monotonic()))
+            self._stop.wait(max(0.0, started + simulated_s / factor - time.monotonic()))
 
     def _act(self) -> None:
         """Take the newest commands; between them the last one holds, as a position controller would."""
@@ -421,6 +434,8 @@ class SimRobotNode(ManagedNode):
     # -- what is published -------------------------------------------------------------------------
 
     def _publish_clock(self) -> None:
+        if self._system_clock:
+            return
         self._clock_publisher.publish(Clock(clock=_time(self._time_ns)))
 
     def _publish_state(self) -> None:
