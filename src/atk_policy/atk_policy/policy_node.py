@@ -35,7 +35,7 @@ from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.robot_description import RobotDescription
 from atk_policy.command_sinks import make_command_sink
-from atk_policy.policy_runner import Arrival, PolicyRunner, PolicyStep, RunState
+from atk_policy.policy_runner import DISCONTINUITY_NS, Arrival, PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder, RunFolderError
 from atk_policy.safety import CONFIDENCE_MIN, SafetyLimits
 
@@ -135,8 +135,8 @@ class PolicyNode(ManagedNode):
         self._waiting: dict[int, tuple[int, int]] = {}  # stamp -> arrival, visible: not answered yet
         self._joint_state_ns: int | None = None
         self._joint_fault: tuple[int, str] | None = None  # stamp and cause of a bad newest joint state
-        # When a frame was last answered, or the run began; and when a command was last sent. See _passing_ns.
-        self._alive_ns = self._sent_ns = self._passing_ns()
+        # When a frame was last answered, or the run began; and when a command was last due. See _passing_ns.
+        self._alive_ns = self._due_ns = self._passing_ns()
         self._causes: Counter[str] = Counter()
         self._commands = 0
         self._latency_ms = 0.0
@@ -169,7 +169,9 @@ class PolicyNode(ManagedNode):
             time.sleep(period_s)
             with self._lock:
                 if self._runner.is_moving:
-                    self._publish(self._runner.hold(self._last_step.stamp_ns, "", elapsed_s=period_s))
+                    # A simulation may have stopped already, and its clock with it.
+                    elapsed_s = period_s if self._simulated else self._next_due_s()
+                    self._publish(self._runner.hold(self._last_step.stamp_ns, "", elapsed_s=elapsed_s))
         self._inputs.close()
         for timer in self._timers:
             self.destroy_timer(timer)
@@ -193,14 +195,21 @@ class PolicyNode(ManagedNode):
         """Time that passes evenly: a steady clock, or the simulated one."""
         return int(self._passing_clock.now().nanoseconds)
 
-    def _elapsed_s(self, stamp_ns: int | None = None) -> float:
-        """Since a command was last sent. In simulated time an image is answered at its stamp, whatever came of /clock."""
-        if self._simulated and stamp_ns is not None:
-            passed_ns = stamp_ns - self._sent_ns
-        else:
-            passed_ns = self._passing_ns() - self._sent_ns
+    def _elapsed_s(self, now_ns: int) -> float:
+        """Since a command was last due [s]."""
+        passed_ns = now_ns - self._due_ns
         # A simulated clock that was set back says nothing; what is braking must go on.
-        return passed_ns / 1e9 if passed_ns >= 0 else 1.0 / self._robot.control_rate_hz
+        return passed_ns / 1e9 if passed_ns > -DISCONTINUITY_NS else 1.0 / self._robot.control_rate_hz
+
+    def _next_due_s(self, stamp_ns: int | None = None) -> float:
+        """A command is due now: the time since the one before, which the arm may have moved in.
+
+        In simulated time an image is answered at its stamp, whatever came of /clock until now.
+        """
+        now_ns = self._passing_ns() if stamp_ns is None or not self._simulated else stamp_ns
+        elapsed_s = self._elapsed_s(now_ns)
+        self._due_ns = now_ns
+        return elapsed_s
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # a small network is faster without handing work to other threads
@@ -254,7 +263,7 @@ class PolicyNode(ManagedNode):
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s > frame.stamp_ns}
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
             arrival = Arrival(self._now_ns(), keypoints_ns, joint_state_ns)
-            self._publish(self._runner.step(frame, arrival, self._elapsed_s(frame.stamp_ns)))
+            self._publish(self._runner.step(frame, arrival, self._next_due_s(frame.stamp_ns)))
 
     def _answer_faulty(self) -> None:
         """Hold for keypoints whose joint state has come and is unusable; no frame will come of them."""
@@ -267,13 +276,13 @@ class PolicyNode(ManagedNode):
 
     def _hold(self, stamp_ns: int, cause: str, visible: int = 0) -> None:
         """Hold on a frame that cannot be used."""
-        self._publish(self._runner.hold(stamp_ns, cause, visible, self._elapsed_s(stamp_ns)))
+        self._publish(self._runner.hold(stamp_ns, cause, visible, self._next_due_s(stamp_ns)))
 
     def _check_deadline(self) -> None:
         """Hold when frames stop arriving, and go on braking. A paused simulation is no fault."""
         with self._lock:
             # Who answers frames sends commands by itself.
-            if self._elapsed_s() < 0.9 / self._robot.control_rate_hz:
+            if self._elapsed_s(self._passing_ns()) < 0.9 / self._robot.control_rate_hz:
                 return
             cause = ""
             if self._runner.state in (RunState.RUNNING, RunState.HOLDING):
@@ -292,7 +301,7 @@ class PolicyNode(ManagedNode):
             elif not self._runner.is_moving:
                 return
             alive_ns = self._alive_ns
-            self._publish(self._runner.hold(self._last_step.stamp_ns, cause, elapsed_s=self._elapsed_s()))
+            self._publish(self._runner.hold(self._last_step.stamp_ns, cause, elapsed_s=self._next_due_s()))
             self._alive_ns = alive_ns  # this answered no frame
 
     def _publish(self, step: PolicyStep) -> None:
@@ -306,7 +315,6 @@ class PolicyNode(ManagedNode):
             ):
                 publisher.publish(message)
             self._commands += step.state is RunState.RUNNING
-            self._sent_ns = passing_ns
         now_ns = self._now_ns()
         self._latency_ms = max(0.0, (now_ns - step.stamp_ns) / 1e6)
         if step.state is RunState.HOLDING:
@@ -348,7 +356,7 @@ class PolicyNode(ManagedNode):
         with self._lock:
             if self._runner.state not in (RunState.RUNNING, RunState.HOLDING):
                 return False
-            self._publish(self._runner.stop(self._last_step.stamp_ns, self._elapsed_s()))
+            self._publish(self._runner.stop(self._last_step.stamp_ns, self._next_due_s()))
             return True
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -373,7 +381,7 @@ class PolicyNode(ManagedNode):
             self._causes.clear()
             self._commands = 0
             self._runner.start()
-            self._alive_ns = self._sent_ns = self._passing_ns()
+            self._alive_ns = self._due_ns = self._passing_ns()
             self.get_logger().info("run started")
             return GoalResponse.ACCEPT
 

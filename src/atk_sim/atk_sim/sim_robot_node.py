@@ -89,7 +89,9 @@ class SimRobotNode(ManagedNode):
         self._robot = robot = RobotDescription.load(self.parameter("robot"))
         self._system_clock = self.parameter("system_clock")
         if self._system_clock and self.parameter("lockstep"):
-            raise ValueError("system_clock with lockstep: the system's clock waits for nobody; set lockstep to false")
+            raise ValueError(
+                "system_clock with lockstep: the system's clock waits for nobody; set lockstep to false"
+            )
         self._simulation: Simulation | None = None
         self._time_ns = START_NS
         self._driver = self.parameter("driver")
