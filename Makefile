@@ -8,7 +8,7 @@ ifeq ($(QUICK),1)
   DEMO_SIZE := --demonstrations 20 --episodes 5
 endif
 
-.PHONY: help setup demo test expert bench bench-perception lint clean
+.PHONY: help setup demo test expert bench faults bench-perception lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ expert: setup  ## success of the scripted expert over 200 seeds of every task
 
 bench: setup  ## camera-to-command latency and lost frames between separate processes
 	@$(ENV) python -m atk_sim.latency_benchmark_node
+
+faults: setup  ## every fault that a robot may meet, injected in motion: limits, holds, causes (QUICK=1: one seed)
+	@$(ENV) python -m atk_sim.fault_campaign --output runs/faults $(if $(filter 1,$(QUICK)),--seeds 1)
 
 bench-perception: setup  ## trackers and matchers side by side (DATA=FOLDER: your own labelled video)
 	@$(ENV) python -m atk_perception.bench_perception --output runs/bench_perception $(if $(DATA),--data $(DATA)) $(if $(filter 1,$(QUICK)),--quick)

@@ -27,6 +27,9 @@ setup(
             "sim_robot_node = atk_sim.sim_robot_node:main",
             "demo = atk_sim.demo:main",
             "expert = atk_sim.expert_benchmark:main",
+            "fault_campaign = atk_sim.fault_campaign:main",
+            "fault_injector_node = atk_sim.fault_injector_node:main",
+            "wire_recorder_node = atk_sim.wire_recorder_node:main",
             "latency_benchmark = atk_sim.latency_benchmark_node:main",
         ]
     },

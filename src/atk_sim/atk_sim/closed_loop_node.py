@@ -81,6 +81,7 @@ class ClosedLoopClient:
         self._reset = self.node.create_client(ResetEpisode, "sim/reset")
         self._record = self.node.create_client(RecordEpisode, "recorder/episode")
         self._reset_tracker = self.node.create_client(Trigger, "tracker/reset")
+        self._stop = self.node.create_client(Trigger, "policy/stop")
         self._run = ActionClient(self.node, RunPolicy, "policy/run")
         self._lock = threading.Condition()
         self._status: EpisodeStatus | None = None
@@ -168,29 +169,58 @@ class ClosedLoopClient:
         self, task: str, disturbance: str, seed: int, name: str, timeout_s: float = 120.0
     ) -> tuple[bool, str]:
         """Record one expert episode; returns (kept, message). A failure of the expert is discarded."""
-        self._call(self._record, RecordEpisode.Request(command=RecordEpisode.Request.START, name=name))
+        self.start_recording(name)
         self.reset(task, disturbance, seed, "expert")
         status = self.wait_done(seed, timeout_s)
         command = RecordEpisode.Request.KEEP if status.success else RecordEpisode.Request.DISCARD
-        answer = self._call(self._record, RecordEpisode.Request(command=command))
-        return bool(status.success), str(answer.message)
+        return bool(status.success), self.end_recording(command)
 
-    def run_policy(self, task: str, disturbance: str, seed: int, timeout_s: float = 180.0) -> Episode:
-        """One closed-loop episode: the tracker transfers afresh, the policy commands until the end."""
-        started = time.monotonic()
-        self._call(self._reset_tracker, Trigger.Request())
+    def start_recording(self, name: str) -> None:
+        """Have the recorder begin an episode."""
+        self._call(self._record, RecordEpisode.Request(command=RecordEpisode.Request.START, name=name))
+
+    def end_recording(self, command: int) -> str:
+        """Have it keep or discard the episode (a RecordEpisode command); returns what it says."""
+        return str(self._call(self._record, RecordEpisode.Request(command=command)).message)
+
+    def start_policy(self) -> Any:
+        """Have the tracker transfer afresh and the policy run from the next frame on; returns the goal."""
+        self.reset_tracker()
         self.wait_for("the policy's action server", self._run.server_is_ready, 60.0)
         sent = self._in_executor(lambda: self._run.send_goal_async(RunPolicy.Goal()))
         self.wait_for("the policy to take the goal", sent.done, 60.0)
         goal = sent.result()
         if not goal.accepted:
             raise GraphError("the policy rejected the goal; its log says why")
-        self.reset(task, disturbance, seed, "topics")
-        status = self.wait_done(seed, timeout_s)
+        return goal
+
+    def cancel_policy(self, goal: Any) -> None:
+        """Cancel a run and wait for its end."""
         result = self._in_executor(goal.get_result_async)
         cancelled = self._in_executor(goal.cancel_goal_async)
         self.wait_for("the policy to stop", cancelled.done, 30.0)
         self.wait_for("the policy's result", result.done, 30.0)
+
+    def stop_policy(self) -> None:
+        """Stop the policy by its service, whether it runs or not."""
+        self._call(self._stop, Trigger.Request())
+
+    def reset_tracker(self) -> None:
+        """Have the tracker forget the scene."""
+        self._call(self._reset_tracker, Trigger.Request())
+
+    def policy_statuses(self) -> list[PolicyStatus]:
+        """What the policy has said since the last reset."""
+        with self._lock:
+            return list(self._policy)
+
+    def run_policy(self, task: str, disturbance: str, seed: int, timeout_s: float = 180.0) -> Episode:
+        """One closed-loop episode: the tracker transfers afresh, the policy commands until the end."""
+        started = time.monotonic()
+        goal = self.start_policy()
+        self.reset(task, disturbance, seed, "topics")
+        status = self.wait_done(seed, timeout_s)
+        self.cancel_policy(goal)
         with self._lock:
             return Episode(
                 task=status.task,

@@ -223,6 +223,17 @@ def select(args: argparse.Namespace, robot: Path, demonstrations: Path, run_fold
     return metrics
 
 
+def small_run(folder: Path, robot: Path, demonstrations: int, domain_id: int) -> Path:
+    """A run folder from a few demonstrations, made once: for benchmarks that need a policy, not a good one."""
+    run = folder / "run"
+    if not (run / "policy.safetensors").is_file():
+        shutil.rmtree(folder / "demonstrations", ignore_errors=True)
+        args = parse_arguments(["--demonstrations", str(demonstrations), "--robot", str(robot)])
+        record(args, robot, folder / "demonstrations", domain_id)
+        select(args, robot, folder / "demonstrations", run)
+    return run
+
+
 def evaluate(
     args: argparse.Namespace, robot: Path, run_folder: Path, folder: Path, domain_id: int
 ) -> list[Episode]:

@@ -95,6 +95,10 @@ class NodeGraph:
         self._processes[label] = process
         return process
 
+    def pid(self, label: str) -> int:
+        """Process id of a node."""
+        return self._processes[label].pid
+
     def log(self, label: str) -> str:
         """What a node has written so far."""
         return (self._log_folder / f"{label}.log").read_text(errors="replace")

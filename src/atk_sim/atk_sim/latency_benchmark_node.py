@@ -109,18 +109,18 @@ class RobotStandIn(Node):
 
 def prepare(folder: Path, demonstrations: int, domain_id: int) -> tuple[Path, Path, Path]:
     """Record and select at 30 Hz once; returns run folder, robot file and image folder."""
-    robot, images, run = folder / "robot.yaml", folder / "images", folder / "run"
-    if (run / "policy.safetensors").is_file() and any(images.glob("*.png")):
+    robot, images = folder / "robot.yaml", folder / "images"
+    if not robot.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        description = yaml.safe_load(robot_file("sim_panda").read_text())
+        description["control_rate_hz"] = description["camera"]["rate_hz"] = CAMERA_HZ
+        robot.write_text(yaml.safe_dump(description, sort_keys=False))
+    run = demo.small_run(folder, robot, demonstrations, domain_id)
+    if any(images.glob("*.png")):
         return run, robot, images
-    folder.mkdir(parents=True, exist_ok=True)
-    description = yaml.safe_load(robot_file("sim_panda").read_text())
-    description["control_rate_hz"] = description["camera"]["rate_hz"] = CAMERA_HZ
-    robot.write_text(yaml.safe_dump(description, sort_keys=False))
-    args = demo.parse_arguments(["--demonstrations", str(demonstrations), "--robot", str(robot)])
-    bags = demo.record(args, robot, folder / "demonstrations", domain_id)
-    demo.select(args, robot, folder / "demonstrations", run)
+    bag = next(iter(sorted((folder / "demonstrations").iterdir())))
     images.mkdir(exist_ok=True)
-    pictures = [frame.payload for frame in read_frames(bags[0], RobotDescription.load(robot))]
+    pictures = [frame.payload for frame in read_frames(bag, RobotDescription.load(robot))]
     # There and back, so that a loop has no jump.
     for k, image in enumerate([*pictures, *pictures[-2:0:-1]]):
         cv2.imwrite(
