@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,7 @@ class PolicyNode(ManagedNode):
         self._joint_fault: tuple[int, str] | None = None  # stamp and cause of a bad newest joint state
         # When a frame was last answered, or the run began; and when a command was last due. See _passing_ns.
         self._alive_ns = self._due_ns = self._passing_ns()
+        self._due_monotonic_s = time.monotonic()
         self._causes: Counter[str] = Counter()
         self._commands = 0
         self._latency_ms = 0.0
@@ -170,8 +172,8 @@ class PolicyNode(ManagedNode):
             with self._lock:
                 if self._runner.is_moving:
                     # A simulation may have stopped already, and its clock with it.
-                    elapsed_s = period_s if self._simulated else self._next_due_s()
-                    self._publish(self._runner.hold(self._last_step.stamp_ns, "", elapsed_s=elapsed_s))
+                    elapsed = None if self._simulated else self._next_due_s
+                    self._publish(self._runner.hold(self._last_step.stamp_ns, "", elapsed=elapsed))
         self._inputs.close()
         for timer in self._timers:
             self.destroy_timer(timer)
@@ -198,8 +200,10 @@ class PolicyNode(ManagedNode):
     def _elapsed_s(self, now_ns: int) -> float:
         """Since a command was last due [s]."""
         passed_ns = now_ns - self._due_ns
-        # A simulated clock that was set back says nothing; what is braking must go on.
-        return passed_ns / 1e9 if passed_ns > -DISCONTINUITY_NS else 1.0 / self._robot.control_rate_hz
+        # A simulated clock that was set says nothing, and messages from before it are still on their way.
+        if abs(passed_ns) > DISCONTINUITY_NS:
+            return time.monotonic() - self._due_monotonic_s
+        return passed_ns / 1e9
 
     def _next_due_s(self, stamp_ns: int | None = None) -> float:
         """A command is due now: the time since the one before, which the arm may have moved in.
@@ -208,7 +212,7 @@ class PolicyNode(ManagedNode):
         """
         now_ns = self._passing_ns() if stamp_ns is None or not self._simulated else stamp_ns
         elapsed_s = self._elapsed_s(now_ns)
-        self._due_ns = now_ns
+        self._due_ns, self._due_monotonic_s = now_ns, time.monotonic()
         return elapsed_s
 
     def _work(self) -> None:
@@ -263,7 +267,7 @@ class PolicyNode(ManagedNode):
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s > frame.stamp_ns}
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
             arrival = Arrival(self._now_ns(), keypoints_ns, joint_state_ns)
-            self._publish(self._runner.step(frame, arrival, self._next_due_s(frame.stamp_ns)))
+            self._publish(self._runner.step(frame, arrival, partial(self._next_due_s, frame.stamp_ns)))
 
     def _answer_faulty(self) -> None:
         """Hold for keypoints whose joint state has come and is unusable; no frame will come of them."""
@@ -276,7 +280,7 @@ class PolicyNode(ManagedNode):
 
     def _hold(self, stamp_ns: int, cause: str, visible: int = 0) -> None:
         """Hold on a frame that cannot be used."""
-        self._publish(self._runner.hold(stamp_ns, cause, visible, self._next_due_s(stamp_ns)))
+        self._publish(self._runner.hold(stamp_ns, cause, visible, partial(self._next_due_s, stamp_ns)))
 
     def _check_deadline(self) -> None:
         """Hold when frames stop arriving, and go on braking. A paused simulation is no fault."""
@@ -301,7 +305,7 @@ class PolicyNode(ManagedNode):
             elif not self._runner.is_moving:
                 return
             alive_ns = self._alive_ns
-            self._publish(self._runner.hold(self._last_step.stamp_ns, cause, elapsed_s=self._next_due_s()))
+            self._publish(self._runner.hold(self._last_step.stamp_ns, cause, elapsed=self._next_due_s))
             self._alive_ns = alive_ns  # this answered no frame
 
     def _publish(self, step: PolicyStep) -> None:
@@ -356,7 +360,7 @@ class PolicyNode(ManagedNode):
         with self._lock:
             if self._runner.state not in (RunState.RUNNING, RunState.HOLDING):
                 return False
-            self._publish(self._runner.stop(self._last_step.stamp_ns, self._next_due_s()))
+            self._publish(self._runner.stop(self._last_step.stamp_ns, self._next_due_s))
             return True
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

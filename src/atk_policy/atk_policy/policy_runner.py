@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -25,12 +26,18 @@ from atk_policy.safe_motion import SafeMotion, Scene
 from atk_policy.safety import Evidence, SafetyLimits, violation
 
 FloatArray = npt.NDArray[np.float64]
+Elapsed = Callable[[], float]
 
 # Frames further apart than this are no motion: the simulator was reset, the clock was set, a camera
 # was unplugged. What was planned before is void. Jitter and lost frames stay well below.
 DISCONTINUITY_NS = 1_000_000_000
 # A joint that moved so far has changed some pixel of any picture with the arm in it.
 MOTION_SEEN_RAD = 0.02
+# A joint that stays where it is, this far from its setpoint and for so long, does not follow: its controller rejects
+# commands, a brake is on, its encoder hangs, or something is in the way. Sag and friction stay below.
+FOLLOW_GAP_RAD = 0.04
+FOLLOW_STILL_RAD = 0.005
+FOLLOW_NS = 1_000_000_000
 
 
 class RunState(IntEnum):
@@ -80,8 +87,8 @@ class PolicyStep:
 class PolicyRunner:
     """A policy behind its safety layer, one frame at a time. Not thread-safe.
 
-    Every call that may send something takes `elapsed_s`, the time since something was last sent:
-    setpoints are samples of one continuous motion, so it must be the time that really passed. It
+    Every call that may send something takes `elapsed`, to be asked for the time since a command was last due [s] at the
+    moment when the next one is: setpoints are samples of one continuous motion, so it must be the time that really passed. It
     counts for one control period at most; an arm that heard nothing for longer has waited.
 
     Args:
@@ -117,6 +124,8 @@ class PolicyRunner:
         self._history: deque[Frame[KeypointObservation]] = deque(maxlen=reach)
         self._gripper_m: float | None = None  # None: nothing was commanded yet
         self._last_stamp_ns: int | None = None
+        # (setpoint, measured) of the last frames, for as long as a joint may lag without moving
+        self._followed: deque[tuple[FloatArray, FloatArray]] = deque(maxlen=FOLLOW_NS // self._period_ns)
         self._at_picture: FloatArray | None = None  # where the arm was when the present picture was new
         self.state = RunState.IDLE
         self.cause = ""
@@ -129,14 +138,15 @@ class PolicyRunner:
         self._forget()
         self._gripper_m = None
         self._last_stamp_ns = self._at_picture = None
+        self._followed.clear()
         self.state, self.cause = RunState.HOLDING, "no_keypoints"
 
-    def stop(self, stamp_ns: int, elapsed_s: float | None = None) -> PolicyStep:
+    def stop(self, stamp_ns: int, elapsed: Elapsed | None = None) -> PolicyStep:
         """End the run; the arm brakes from where it is commanded to be (`hold` goes on with it)."""
         if self.state in (RunState.RUNNING, RunState.HOLDING):
             self.state, self.cause = RunState.STOPPED, ""
             self._forget()
-            return self._brake(stamp_ns, 0, elapsed_s)
+            return self._brake(stamp_ns, 0, elapsed)
         return PolicyStep(stamp_ns, self.state)
 
     def follow(self, action: FloatArray) -> None:
@@ -156,22 +166,22 @@ class PolicyRunner:
         self,
         frame: Frame[KeypointObservation],
         arrival: Arrival | None = None,
-        elapsed_s: float | None = None,
+        elapsed: Elapsed | None = None,
     ) -> PolicyStep:
-        """Decide on one frame; without `arrival` and `elapsed_s` everything is fresh and in time (replay)."""
+        """Decide on one frame; without `arrival` and `elapsed` everything is fresh and in time (replay)."""
         seen = frame.payload
         visible = int(np.count_nonzero(seen.visible & (seen.confidence >= self._limits.confidence_min)))
         if self.state in (RunState.IDLE, RunState.STOPPED):
-            return self.hold(frame.stamp_ns, "", visible, elapsed_s)
+            return self.hold(frame.stamp_ns, "", visible, elapsed)
         measured = frame.robot.vector()
         jumped = self._is_discontinuity(frame.stamp_ns)
         if self._gripper_m is None:
             if not np.isfinite(measured).all():
-                return self.hold(frame.stamp_ns, "joint_state_not_finite", visible, elapsed_s)
+                return self.hold(frame.stamp_ns, "joint_state_not_finite", visible, elapsed)
             self._motion.reset(measured[:-1])
             self._gripper_m = self._inside_gripper(measured[-1])
         elif jumped:
-            return self.hold(frame.stamp_ns, "clock_jump", visible, elapsed_s)
+            return self.hold(frame.stamp_ns, "clock_jump", visible, elapsed)
         now = arrival or Arrival(frame.stamp_ns, frame.stamp_ns, frame.stamp_ns)
         evidence = Evidence(
             image_age_ns=now.now_ns - frame.stamp_ns,
@@ -185,16 +195,17 @@ class PolicyRunner:
             self._fault(seen)
             or violation(self._limits, evidence, self._motion.position)
             or self._frozen(seen, measured)
+            or self._not_following(measured)
         )
         if cause:
-            return self.hold(frame.stamp_ns, cause, visible, elapsed_s)
+            return self.hold(frame.stamp_ns, cause, visible, elapsed)
         started = time.perf_counter()
         self._act(frame)
         inference_ms = 1e3 * (time.perf_counter() - started)
         wanted, following = (self._wanted(frame.stamp_ns + k * self._period_ns) for k in (0, 1))
         if isinstance(wanted, str):
-            return self.hold(frame.stamp_ns, wanted, visible, elapsed_s)
-        cause = self._motion.advance(wanted[0][:-1], wanted[1][:-1], self._passed_s(elapsed_s))
+            return self.hold(frame.stamp_ns, wanted, visible, elapsed)
+        cause = self._motion.advance(wanted[0][:-1], wanted[1][:-1], self._passed_s(elapsed))
         if not cause:
             self.state, self.cause = RunState.RUNNING, ""
             self._gripper_m = self._inside_gripper(wanted[0][-1])
@@ -205,25 +216,25 @@ class PolicyRunner:
         plan = self._motion.plan(self._gripper_m, self._period_ns, then)
         return PolicyStep(frame.stamp_ns, self.state, self.cause, plan, visible, inference_ms)
 
-    def hold(self, stamp_ns: int, cause: str, visible: int = 0, elapsed_s: float | None = None) -> PolicyStep:
+    def hold(self, stamp_ns: int, cause: str, visible: int = 0, elapsed: Elapsed | None = None) -> PolicyStep:
         """Brake, then hold, because of `cause`: a frame that cannot be used, or none that came."""
         if self.state in (RunState.IDLE, RunState.STOPPED):
             if self.is_moving:
-                return self._brake(stamp_ns, visible, elapsed_s)
+                return self._brake(stamp_ns, visible, elapsed)
             return PolicyStep(stamp_ns, self.state, keypoints_visible=visible)
         self.state, self.cause = RunState.HOLDING, cause
         self._forget()
-        return self._brake(stamp_ns, visible, elapsed_s)
+        return self._brake(stamp_ns, visible, elapsed)
 
     # -- parts -------------------------------------------------------------------------------------
 
-    def _passed_s(self, elapsed_s: float | None) -> float:
-        return self._period_s if elapsed_s is None else min(max(elapsed_s, 0.0), self._period_s)
+    def _passed_s(self, elapsed: Elapsed | None) -> float:
+        return self._period_s if elapsed is None else min(max(elapsed(), 0.0), self._period_s)
 
-    def _brake(self, stamp_ns: int, visible: int, elapsed_s: float | None) -> PolicyStep:
+    def _brake(self, stamp_ns: int, visible: int, elapsed: Elapsed | None) -> PolicyStep:
         if self._gripper_m is None:
             return PolicyStep(stamp_ns, self.state, self.cause, None, visible)
-        self._motion.brake(self._passed_s(elapsed_s))
+        self._motion.brake(self._passed_s(elapsed))
         plan = self._motion.plan(self._gripper_m, self._period_ns)
         return PolicyStep(stamp_ns, self.state, self.cause, plan, visible)
 
@@ -248,6 +259,16 @@ class PolicyRunner:
         moved_rad = np.abs(measured - self._at_picture)[:-1].max()
         frozen = same_for_ns > self._limits.image_age_max_ns and moved_rad > MOTION_SEEN_RAD
         return "image_frozen" if frozen else ""
+
+    def _not_following(self, measured: FloatArray) -> str:
+        """'not_following' when some joint has stood still off its setpoint for too long."""
+        self._followed.append((self._motion.position.copy(), measured[:-1]))
+        if len(self._followed) < (self._followed.maxlen or 0):
+            return ""
+        setpoints, positions = (np.array(values) for values in zip(*self._followed, strict=True))
+        off = np.abs(setpoints - positions).min(axis=0) > FOLLOW_GAP_RAD
+        still = np.ptp(positions, axis=0) < FOLLOW_STILL_RAD
+        return "not_following" if (off & still).any() else ""
 
     def _fault(self, seen: KeypointObservation) -> str:
         if not np.array_equal(seen.ids, self._run.keypoint_set.ids):

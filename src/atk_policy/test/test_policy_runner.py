@@ -99,7 +99,7 @@ def test_setpoints_at_uneven_times_lie_on_one_motion(hasty):
     times = PERIOD_S * np.cumsum([0.0, *shares])
     wire = [HOME[:-1]]
     for k, share in enumerate(shares):
-        wire.append(hasty.step(frame(k), elapsed_s=share * PERIOD_S).command[:-1])
+        wire.append(hasty.step(frame(k), elapsed=lambda share=share: share * PERIOD_S).command[:-1])
     velocity = np.diff(wire, axis=0) / np.diff(times)[:, None]
     middle = (times[1:] + times[:-1]) / 2
     assert (np.abs(velocity) <= LIMITS.velocity_max + 1e-9).all()
@@ -198,6 +198,20 @@ def test_a_picture_that_does_not_change_while_the_arm_moves_is_held(runner):
     moved = HOME + np.append(np.full(7, 0.03), 0.0)
     assert runner.step(repeated(10, moved)).cause == "image_frozen"
     assert runner.step(frame(11, moved)).state is RunState.RUNNING
+
+
+def test_an_arm_that_does_not_follow_is_held(hasty):
+    hasty.start()
+    causes = [hasty.step(frame(k)).cause for k in range(40)]
+    assert "not_following" in causes or "tracking_gap" in causes
+    # As a policy that acts relative to where the arm is would have it: a small gap that never grows.
+    hasty.start()
+    steps = [hasty.step(frame(0))]
+    while steps[-1].cause == "" and len(steps) < 60:
+        hasty.follow(HOME + np.append(np.full(7, 0.1), 0.0))
+        steps.append(hasty.step(frame(len(steps))))
+    assert steps[-1].cause == "not_following"
+    assert len(steps) * PERIOD_S == pytest.approx(1.0, abs=0.2)
 
 
 class NoGo:

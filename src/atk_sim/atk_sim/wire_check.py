@@ -75,7 +75,9 @@ class Wire:
         )
 
 
-def limit_violations(wire: Wire, robot: RobotDescription) -> list[str]:
+def limit_violations(
+    wire: Wire, robot: RobotDescription, tolerance_s: float = TIMING_TOLERANCE_S
+) -> list[str]:
     """Every setpoint that broke a limit, in words.
 
     Velocity and acceleration are divided differences of what was sent, at the times at which it was
@@ -93,14 +95,14 @@ def limit_violations(wire: Wire, robot: RobotDescription) -> list[str]:
         return found
     gap_s = np.maximum(np.diff(t), 1e-6)[:, None]
     velocity = np.diff(q, axis=0) / gap_s
-    slack = np.abs(velocity) * 2.0 * TIMING_TOLERANCE_S / gap_s
+    slack = np.abs(velocity) * 2.0 * tolerance_s / gap_s
     excess = (np.abs(velocity) > np.array(joints.velocity_max_rad_s) + slack).any(axis=1)
     found += [
         f"velocity {np.abs(velocity[k]).max():.2f} rad/s at {t[k + 1]:.3f} s" for k in np.flatnonzero(excess)
     ]
     apart_s = (gap_s[1:] + gap_s[:-1]) / 2.0
     acceleration = np.diff(velocity, axis=0) / apart_s
-    slack = (slack[1:] + slack[:-1]) / apart_s + np.abs(acceleration) * 2.0 * TIMING_TOLERANCE_S / apart_s
+    slack = (slack[1:] + slack[:-1]) / apart_s + np.abs(acceleration) * 2.0 * tolerance_s / apart_s
     continuous = (gap_s[1:, 0] < 10.0 / robot.control_rate_hz) & (
         gap_s[:-1, 0] < 10.0 / robot.control_rate_hz
     )
