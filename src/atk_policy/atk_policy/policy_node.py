@@ -27,15 +27,18 @@ from rclpy.task import Future
 from rclpy.time import Time
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from atk_interfaces.action import RunPolicy
-from atk_interfaces.msg import KeypointArray, PolicyStatus
+from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
 from atk_perception.frames import Frame, FrameAligner, JointStateError, robot_state_from_message, stamp_ns_of
 from atk_perception.input_thread import InputThread
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.robot_description import RobotDescription
+from atk_policy.command_plan import CommandPlan
 from atk_policy.command_sinks import make_command_sink
+from atk_policy.command_sinks.joint_trajectory import trajectory_message
 from atk_policy.policy_runner import DISCONTINUITY_NS, Arrival, PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder, RunFolderError
 from atk_policy.safety import CONFIDENCE_MIN, SafetyLimits
@@ -44,6 +47,8 @@ from atk_policy.safety import CONFIDENCE_MIN, SafetyLimits
 JOINT_STATE_DEPTH = 200
 KEYPOINTS_DEPTH = 20
 FEEDBACK_PERIOD_S = 0.1
+# A plan reaches two periods ahead before it brakes: a check that is later than this would come too late.
+PLAN_CHECK_PERIODS = 3
 
 
 @dataclass
@@ -113,6 +118,10 @@ class PolicyNode(ManagedNode):
             for channel in self._sink.channels
         ]
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
+        # With scene_check 'moveit' every plan is looked at by the moveit node.
+        self._plan_publisher = None
+        if self._robot.scene_check == "moveit":
+            self._plan_publisher = self.create_lifecycle_publisher(JointTrajectory, "policy/plan", 10)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
         self._goal_taken = False
         # Setting the system's clock must neither stop the watchdog nor look like time that the arm had to move.
@@ -139,6 +148,7 @@ class PolicyNode(ManagedNode):
         # When a frame was last answered, or the run began; and when a command was last due. See _passing_ns.
         self._alive_ns = self._due_ns = self._passing_ns()
         self._due_monotonic_s = time.monotonic()
+        self._scene_fault, self._checked_s = "", time.monotonic()
         self._causes: Counter[str] = Counter()
         self._commands = 0
         self._latency_ms = 0.0
@@ -152,6 +162,8 @@ class PolicyNode(ManagedNode):
         topic = self._robot.topics.joint_states
         self._inputs.subscribe(KeypointArray, "keypoints", self._events.put, keypoints_qos, **options)
         self._inputs.subscribe(JointState, topic, self._events.put, joints_qos, **options)
+        if self._plan_publisher is not None:
+            self._inputs.subscribe(PlanCheck, "policy/plan_check", self._on_plan_check, keypoints_qos)
         self._inputs.start()
         half_period_s = 0.5 / self._robot.control_rate_hz
         self._timers = [
@@ -185,8 +197,9 @@ class PolicyNode(ManagedNode):
         del self._runner  # while the interpreter still runs: Ruckig's binding wants to be torn down before it
         self._action_server.destroy()
         self.destroy_service(self._stop_service)
-        for publisher in (*self._command_publishers, self._status_publisher):
-            self.destroy_publisher(publisher)
+        for publisher in (*self._command_publishers, self._status_publisher, self._plan_publisher):
+            if publisher is not None:
+                self.destroy_publisher(publisher)
 
     # -- frames ------------------------------------------------------------------------------------
 
@@ -267,7 +280,34 @@ class PolicyNode(ManagedNode):
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s > frame.stamp_ns}
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
             arrival = Arrival(self._now_ns(), keypoints_ns, joint_state_ns)
+            if fault := self._plan_fault():
+                self._hold(frame.stamp_ns, fault)
+                continue
             self._publish(self._runner.step(frame, arrival, partial(self._next_due_s, frame.stamp_ns)))
+
+    def _on_plan_check(self, check: PlanCheck) -> None:
+        with self._lock:
+            self._checked_s = time.monotonic()
+            if not check.valid and not self._scene_fault:
+                # For the whole run: a policy that wants into an obstacle wants there again, a little further each time.
+                self._scene_fault = check.cause
+                self.get_logger().error(
+                    f"{check.cause} {check.fault_time_s:.2f} s ahead: {check.detail}; holding"
+                )
+
+    def _plan_fault(self) -> str:
+        """Why the moveit node does not let the arm go on, or ''."""
+        if self._plan_publisher is None or self._scene_fault:
+            return self._scene_fault
+        late_s = PLAN_CHECK_PERIODS / self._robot.control_rate_hz
+        return "plan_check_stale" if time.monotonic() - self._checked_s > late_s else ""
+
+    def _publish_plan(self, plan: CommandPlan) -> None:
+        if self._plan_publisher is None:
+            return
+        message = trajectory_message(self._robot.joints.names, plan)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._plan_publisher.publish(message)
 
     def _answer_faulty(self) -> None:
         """Hold for keypoints whose joint state has come and is unusable; no frame will come of them."""
@@ -318,6 +358,7 @@ class PolicyNode(ManagedNode):
                 self._command_publishers, self._sink.messages(step.plan), strict=True
             ):
                 publisher.publish(message)
+            self._publish_plan(step.plan)
             self._commands += step.state is RunState.RUNNING
         now_ns = self._now_ns()
         self._latency_ms = max(0.0, (now_ns - step.stamp_ns) / 1e6)
@@ -384,6 +425,7 @@ class PolicyNode(ManagedNode):
             # Started here, so that with the answer to the goal the next frame is already commanded.
             self._causes.clear()
             self._commands = 0
+            self._scene_fault, self._checked_s = "", time.monotonic()
             self._runner.start()
             self._alive_ns = self._due_ns = self._passing_ns()
             self.get_logger().info("run started")

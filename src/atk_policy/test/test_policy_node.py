@@ -22,9 +22,10 @@ from run_folders import ROBOT, ROBOT_PATH, write_run_folder
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from atk_interfaces.action import RunPolicy
-from atk_interfaces.msg import KeypointArray, PolicyStatus
+from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
 
 DOMAIN_ID = 12 + os.getpid() % 80  # and the next one, for nodes that are ended in a test
 JOINT_NAMES = [*ROBOT.joints.names, ROBOT.gripper.joint]
@@ -33,10 +34,10 @@ WAIT_S = 20.0
 
 
 def start_policy_node(
-    run_folder: Path, *parameters: str, domain_id: int = DOMAIN_ID
+    run_folder: Path, *parameters: str, domain_id: int = DOMAIN_ID, robot: Path = ROBOT_PATH
 ) -> subprocess.Popen[str]:
     executable = Path(get_package_prefix("atk_policy")) / "lib" / "atk_policy" / "policy_node"
-    command = [str(executable), "--ros-args", "-p", f"run_folder:={run_folder}", "-p", f"robot:={ROBOT_PATH}"]
+    command = [str(executable), "--ros-args", "-p", f"run_folder:={run_folder}", "-p", f"robot:={robot}"]
     for parameter in parameters:
         command += ["-p", parameter]
     return subprocess.Popen(
@@ -51,8 +52,8 @@ def start_policy_node(
 class Graph:
     """A policy node process, and the tracker's and the robot's side of its topics."""
 
-    def __init__(self, run_folder: Path, domain_id: int) -> None:
-        self.process = start_policy_node(run_folder, "hold_limit_s:=2.0", domain_id=domain_id)
+    def __init__(self, run_folder: Path, domain_id: int, robot: Path = ROBOT_PATH) -> None:
+        self.process = start_policy_node(run_folder, "hold_limit_s:=2.0", domain_id=domain_id, robot=robot)
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain_id)
         self.node = Node("test_graph", context=self.context)
@@ -294,6 +295,64 @@ def test_ctrl_c_in_motion_leaves_a_hold_as_the_last_thing_on_the_wire(own_graph)
     graph.end_process()
     assert_rests(graph)
     assert graph.statuses[-1].state == PolicyStatus.STOPPED
+
+
+@pytest.fixture
+def checked_graph(run_folder, tmp_path) -> Iterator[Graph]:
+    """With a robot whose plans are checked by a moveit node, here by the test."""
+    content = yaml.safe_load(ROBOT_PATH.read_text())
+    content["scene_check"] = "moveit"
+    content["kinematics"] = {
+        "model": "panda.xml",
+        "tip": "tip",
+        "moveit_group": "panda_arm",
+        "workspace_min_m": [-1.0, -1.0, 0.0],
+        "workspace_max_m": [1.0, 1.0, 1.0],
+    }
+    (tmp_path / "panda.xml").touch()
+    robot = tmp_path / "robot.yaml"
+    robot.write_text(yaml.safe_dump(content))
+    graph = Graph(run_folder, DOMAIN_ID + 1, robot)
+    yield graph
+    graph.close()
+
+
+def test_plans_that_nobody_checks_or_that_collide_are_held(checked_graph):
+    graph = checked_graph
+    verdict = PlanCheck(valid=True)
+    plans: list[JointTrajectory] = []
+    answering = threading.Event()
+    checks = graph.node.create_publisher(PlanCheck, "policy/plan_check", 10)
+
+    def on_plan(plan: JointTrajectory) -> None:
+        plans.append(plan)
+        if answering.is_set():
+            verdict.header.stamp = plan.header.stamp
+            checks.publish(verdict)
+
+    graph.node.create_subscription(JointTrajectory, "policy/plan", on_plan, 10)
+    graph.wait("discovery", lambda: checks.get_subscription_count() == 1)
+    graph.start()
+    causes = {graph.answer().hold_cause for _ in range(8)}
+    assert "plan_check_stale" in causes
+    assert list(plans[-1].joint_names) == list(ROBOT.joints.names)
+    assert not any(plans[-1].points[-1].velocities), "a plan ends at rest"
+
+    answering.set()
+    graph.answer()
+    assert graph.answer().state == PolicyStatus.RUNNING
+
+    verdict.valid, verdict.cause, verdict.detail = False, "scene_collision", "hand and table"
+    graph.answer()
+    assert graph.answer().hold_cause == "scene_collision"
+    verdict.valid, verdict.cause = True, ""
+    graph.answer()
+    assert graph.answer().hold_cause == "scene_collision", "until somebody starts anew"
+    graph.end_run()
+    graph.start()
+    graph.answer()
+    assert graph.answer().state == PolicyStatus.RUNNING
+    assert "hand and table" in graph.end_process()
 
 
 def test_a_run_folder_of_a_future_format_ends_the_process_with_what_to_do(run_folder, tmp_path):

@@ -7,6 +7,7 @@ interpolate through them. Set `interpolate_from_desired_state: true` in the cont
 from __future__ import annotations
 
 import array
+from collections.abc import Sequence
 from typing import Any
 
 from builtin_interfaces.msg import Duration
@@ -30,19 +31,24 @@ class JointTrajectorySink:
 
     def messages(self, plan: CommandPlan) -> list[Any]:
         """See `CommandSink`: every setpoint with its velocity and its time from now."""
-        points = []
-        for time_ns, position, velocity in zip(
-            plan.time_ns, plan.position[:, :-1], plan.velocity[:, :-1], strict=True
-        ):
-            seconds, nanoseconds = divmod(int(time_ns), 1_000_000_000)
-            points.append(
-                JointTrajectoryPoint(
-                    positions=array.array("d", position),
-                    velocities=array.array("d", velocity),
-                    time_from_start=Duration(sec=seconds, nanosec=nanoseconds),
-                )
-            )
         return [
-            JointTrajectory(joint_names=self._names, points=points),
+            trajectory_message(self._names, plan),
             Float64MultiArray(data=array.array("d", plan.command[-1:])),
         ]
+
+
+def trajectory_message(names: Sequence[str], plan: CommandPlan) -> JointTrajectory:
+    """The arm's part of a plan; stamp 0: it starts when it arrives."""
+    points = []
+    for time_ns, position, velocity in zip(
+        plan.time_ns, plan.position[:, :-1], plan.velocity[:, :-1], strict=True
+    ):
+        seconds, nanoseconds = divmod(int(time_ns), 1_000_000_000)
+        points.append(
+            JointTrajectoryPoint(
+                positions=array.array("d", position),
+                velocities=array.array("d", velocity),
+                time_from_start=Duration(sec=seconds, nanosec=nanoseconds),
+            )
+        )
+    return JointTrajectory(joint_names=list(names), points=points)
