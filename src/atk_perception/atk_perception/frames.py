@@ -315,6 +315,15 @@ def _open_bag(path: Path) -> AnyReader:
     return reader
 
 
+@dataclass(frozen=True)
+class BagTopic:
+    """A topic of a bag as it was offered; where the bag does not say, reliable and volatile."""
+
+    msgtype: str
+    reliable: bool
+    latched: bool
+
+
 def bag_messages(path: Path | str, topics: Iterable[str] | None = None) -> Iterator[tuple[str, int, Any]]:
     """Stream (topic without leading slash, log time [ns], message) of a rosbag2 folder in log order.
 
@@ -322,7 +331,17 @@ def bag_messages(path: Path | str, topics: Iterable[str] | None = None) -> Itera
         BagError: no such bag, or a bag that is cut short or corrupt. Messages before the damage
             have been given out by then.
     """
-    path = Path(path)
+    return _stream(Path(path), topics, AnyReader.deserialize)
+
+
+def raw_messages(path: Path | str, topics: Iterable[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
+    """As `bag_messages`, with the serialised messages (CDR) as they were recorded."""
+    return _stream(Path(path), topics, lambda reader, raw, msgtype: bytes(raw))
+
+
+def _stream(
+    path: Path, topics: Iterable[str] | None, read: Callable[[AnyReader, bytes, str], T]
+) -> Iterator[tuple[str, int, T]]:
     wanted = None if topics is None else {topic.lstrip("/") for topic in topics}
     reader = _open_bag(path)
     try:
@@ -332,7 +351,7 @@ def bag_messages(path: Path | str, topics: Iterable[str] | None = None) -> Itera
         count = 0
         try:
             for connection, log_ns, raw in reader.messages(connections):
-                yield connection.topic.lstrip("/"), log_ns, reader.deserialize(raw, connection.msgtype)
+                yield connection.topic.lstrip("/"), log_ns, read(reader, raw, connection.msgtype)
                 count += 1
         except BagError:
             raise
@@ -341,6 +360,23 @@ def bag_messages(path: Path | str, topics: Iterable[str] | None = None) -> Itera
                 f"bag {path} is damaged after {count} messages ({error}); re-record it, or 'ros2 run atk_perception "
                 f"recover_bag {path.name}'"
             ) from error
+    finally:
+        reader.close()
+
+
+def bag_offers(path: Path | str) -> dict[str, BagTopic]:
+    """Type and quality of service of every topic of a bag (without leading slash)."""
+    reader = _open_bag(Path(path))
+    try:
+        offers: dict[str, BagTopic] = {}
+        for connection in reader.connections:
+            profiles = connection.ext.offered_qos_profiles
+            offers[connection.topic.lstrip("/")] = BagTopic(
+                connection.msgtype,
+                all(profile.reliability.name != "BEST_EFFORT" for profile in profiles),
+                any(profile.durability.name == "TRANSIENT_LOCAL" for profile in profiles),
+            )
+        return offers
     finally:
         reader.close()
 
@@ -431,15 +467,14 @@ def stamp_ns_of(message: Any) -> int:
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
 
-def _require_topics(path: Path, robot: RobotDescription) -> str:
+def _require_topics(path: Path, robot: RobotDescription, *, with_actions: bool = True) -> str:
     _require_same_robot(path, robot)
     image_topic = image_topic_of(path, robot)
     counts = bag_topics(path)
-    needed = {
-        "joint states": robot.topics.joint_states,
-        "arm commands": robot.topics.command,
-        "gripper commands": robot.topics.gripper_command,
-    }
+    needed = {"joint states": robot.topics.joint_states}
+    if with_actions:
+        needed["arm commands"] = robot.topics.command
+        needed["gripper commands"] = robot.topics.gripper_command
     missing = [f"{what} ({topic})" for what, topic in needed.items() if not counts.get(topic.lstrip("/"))]
     if missing:
         raise BagError(
@@ -449,13 +484,25 @@ def _require_topics(path: Path, robot: RobotDescription) -> str:
 
 
 @overload
-def read_frames(path: Path | str, robot: RobotDescription) -> Iterator[Frame[RgbImage]]: ...
+def read_frames(
+    path: Path | str, robot: RobotDescription, *, with_actions: bool = True, from_ns: int = 0
+) -> Iterator[Frame[RgbImage]]: ...
 @overload
 def read_frames(
-    path: Path | str, robot: RobotDescription, observe: Callable[[int, RgbImage], T]
+    path: Path | str,
+    robot: RobotDescription,
+    observe: Callable[[int, RgbImage], T],
+    *,
+    with_actions: bool = True,
+    from_ns: int = 0,
 ) -> Iterator[Frame[T]]: ...
 def read_frames(
-    path: Path | str, robot: RobotDescription, observe: Callable[[int, RgbImage], Any] | None = None
+    path: Path | str,
+    robot: RobotDescription,
+    observe: Callable[[int, RgbImage], Any] | None = None,
+    *,
+    with_actions: bool = True,
+    from_ns: int = 0,
 ) -> Iterator[Frame[Any]]:
     """Stream the aligned frames of a demonstration.
 
@@ -465,6 +512,8 @@ def read_frames(
         observe: called with (stamp [ns], (H, W, 3) RGB) for EVERY image, also those between
             control frames, since a tracker must see them all; its result is the payload.
             Without it the payload is the image.
+        with_actions: False gives frames as the robot had them, without what was commanded.
+        from_ns: frames begin with the image of this stamp; earlier ones are observed all the same.
 
     Raises:
         BagError: a topic is missing, the bag is damaged, was recorded with another robot, or its log times are on
@@ -473,13 +522,14 @@ def read_frames(
         ImageFormatError: an image that cannot be decoded.
     """
     path = Path(path)
-    image_topic = _require_topics(path, robot)
-    aligner: FrameAligner[Any] = FrameAligner(robot, with_actions=True)
+    image_topic = _require_topics(path, robot, with_actions=with_actions)
+    aligner: FrameAligner[Any] = FrameAligner(robot, with_actions=with_actions)
     topics = robot.topics
     joint_states, command, gripper = (
         topic.lstrip("/") for topic in (topics.joint_states, topics.command, topics.gripper_command)
     )
-    for topic, log_ns, message in bag_messages(path, [image_topic, joint_states, command, gripper]):
+    needed = [image_topic, joint_states, *([command, gripper] if with_actions else [])]
+    for topic, log_ns, message in bag_messages(path, needed):
         if topic == image_topic:
             stamp_ns = stamp_ns_of(message)
             if abs(log_ns - stamp_ns) > MAX_CLOCK_OFFSET_NS:
@@ -488,7 +538,9 @@ def read_frames(
                     "have no stamp, so both must be on one clock: record with --use-sim-time when the robot is simulated."
                 )
             image = rgb_from_message(message)
-            yield from aligner.add_payload(stamp_ns, image if observe is None else observe(stamp_ns, image))
+            payload = image if observe is None else observe(stamp_ns, image)
+            if stamp_ns >= from_ns:
+                yield from aligner.add_payload(stamp_ns, payload)
         elif topic == joint_states:
             stamp_ns = stamp_ns_of(message)
             yield from aligner.add_robot_state(

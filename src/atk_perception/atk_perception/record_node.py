@@ -223,7 +223,7 @@ class RecordNode(ManagedNode):
         self._inputs = inputs = InputThread(self, "messages")
         for topic, msgtype in topics.items():
             on_message = partial(self._on_message, topic)
-            inputs.subscribe(_message_class(msgtype), topic, on_message, self._qos(topic), raw=True)
+            inputs.subscribe(message_class(msgtype), topic, on_message, self._qos(topic), raw=True)
         inputs.start()
         self._await_publishers(inputs)
         self._publish_status()
@@ -299,7 +299,7 @@ class RecordNode(ManagedNode):
             if self._writer is None:
                 return
             if topic == self._robot.camera.recorded_topic:
-                self._image_stamp = _stamp_of(cdr)
+                self._image_stamp = stamp_of(cdr)
             try:
                 self._writer.write(topic, self._now_ns(), bytes(cdr))
             except RecordingError as error:
@@ -368,7 +368,7 @@ class RecordNode(ManagedNode):
         return message
 
 
-def _stamp_of(cdr: bytes) -> tuple[int, int]:
+def stamp_of(cdr: bytes) -> tuple[int, int]:
     """(seconds, nanoseconds) of a serialised message that begins with a header; byte 1 says the byte order."""
     seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
     return seconds, nanoseconds
@@ -379,7 +379,12 @@ def _next_name(output: Path) -> str:
     return f"episode_{max(taken, default=-1) + 1:04d}"
 
 
-def _message_class(msgtype: str) -> Any:
+def message_class(msgtype: str) -> Any:
+    """The rclpy class of a type such as ``sensor_msgs/msg/JointState``.
+
+    Raises:
+        ImportError, AttributeError: its package is not installed, or is another version.
+    """
     package, _, name = msgtype.split("/")
     return getattr(import_module(f"{package}.msg"), name)
 
@@ -417,7 +422,7 @@ def record_command() -> None:
         "--keep-discarded", action="store_true", help="discarded episodes stay, in NAME.discarded"
     )
     parser.add_argument("--use-sim-time", action="store_true", help="the robot is simulated")
-    ours, ros = sys.argv[1:], []
+    ours, ros = sys.argv[1:], list[str]()
     if "--ros-args" in ours:
         ours, ros = ours[: ours.index("--ros-args")], ours[ours.index("--ros-args") + 1 :]
     args = parser.parse_args(ours)
