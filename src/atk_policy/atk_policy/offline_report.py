@@ -142,7 +142,7 @@ def _error_over_time(evaluations: Sequence[Evaluation], robot: RobotDescription)
             for row, item in zip(errors, evaluation.replays, strict=True):
                 row[: len(item.time_s)] = factor * item.error()[:, k]
             time_s = max((r.time_s for r in evaluation.replays), key=len)
-            axes.plot(time_s, errors.T, color=colour if len(evaluations) > 1 else GREY, lw=0.4, alpha=0.3)
+            axes.plot(time_s, errors.T, color=colour if len(evaluations) > 1 else GREY, lw=0.6, alpha=0.55)
             axes.plot(time_s, _mean(errors), color=colour, lw=1.8, label=evaluation.label)
         axes.set_title(f"{name} [{unit}]", fontsize=9)
         axes.set_ylim(0, None)
