@@ -57,7 +57,8 @@ def declared(package: str, executable: str) -> tuple[str, frozenset[str]]:
 
 
 def test_the_graph_is_made_of_the_documented_nodes():
-    assert sorted(NODE_NAMES) == ["camera", "policy", "recorder", "selection", "sim", "tracker"]
+    names = ["camera", "joint_monitor", "player", "policy", "recorder", "selection", "sim", "tracker"]
+    assert sorted(NODE_NAMES) == names
 
 
 @pytest.mark.parametrize("node", NODES, ids=NODE_NAMES)
