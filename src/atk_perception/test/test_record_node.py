@@ -165,12 +165,12 @@ def test_joystick_buttons_start_keep_and_discard(robot, tmp_path):
         def press(button: int, ready) -> None:
             """As joy_node does: a state over and over, in which a press is a change."""
             deadline = time.monotonic() + 30.0
-            robot.joy.publish(Joy(buttons=[0] * 8))
-            time.sleep(0.2)
             while not ready():
                 assert time.monotonic() < deadline
-                robot.joy.publish(Joy(buttons=[int(k == button) for k in range(8)]))
-                time.sleep(0.1)
+                # Released and pressed anew until it has been heard: what was said before discovery is lost.
+                for pressed in (-1, button, button, button):
+                    robot.joy.publish(Joy(buttons=[int(k == pressed) for k in range(8)]))
+                    time.sleep(0.05)
             robot.joy.publish(Joy(buttons=[0] * 8))
 
         press(7, robot.recording)
