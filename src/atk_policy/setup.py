@@ -28,6 +28,7 @@ setup(
             f"evaluate_offline = {PACKAGE}.offline_evaluation:main",
             f"selection_node = {PACKAGE}.selection_node:main",
             f"policy_node = {PACKAGE}.policy_node:main",
+            f"moveit_node = {PACKAGE}.moveit_node:main",
         ]
     },
 )

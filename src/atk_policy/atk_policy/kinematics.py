@@ -275,23 +275,37 @@ class KinematicModel:
         Raises:
             ValueError: another number of joints, or a value that is not finite.
         """
-        batch = np.asarray(q_batch, dtype=np.float64)
-        if batch.ndim != 2 or batch.shape[1] != self.joint_count or not np.isfinite(batch).all():
-            raise ValueError(
-                f"expected finite joint positions (N, {self.joint_count}) [rad]; got shape {batch.shape}"
-                + ("" if batch.ndim != 2 or batch.shape[1] != self.joint_count else ", not all finite")
-            )
-        for row, q in enumerate(batch):
+        for row, q in enumerate(self._batch(q_batch)):
             self._place(q)
             cause = self._cause()
             if cause:
                 return cause, row
         return _NO_FAULT
 
+    def workspace_fault(self, q_batch: FloatArray) -> tuple[str, int]:
+        """As `scene_fault`, of the workspace alone: for who asks another about collisions."""
+        for row, q in enumerate(self._batch(q_batch)):
+            self._place(q)
+            if self._outside_box():
+                return "workspace", row
+        return _NO_FAULT
+
+    def _batch(self, q_batch: FloatArray) -> FloatArray:
+        batch = np.asarray(q_batch, dtype=np.float64)
+        if batch.ndim != 2 or batch.shape[1] != self.joint_count or not np.isfinite(batch).all():
+            finite = "" if np.isfinite(batch).all() else ", not all finite"
+            raise ValueError(
+                f"expected finite joint positions (N, {self.joint_count}) [rad]; got shape {batch.shape}{finite}"
+            )
+        return batch
+
+    def _outside_box(self) -> bool:
+        tip = self._tip_m()
+        return bool((tip < self._box_min).any() or (tip > self._box_max).any())
+
     def _cause(self) -> str:
         """Cause at the placed configuration, or ''."""
-        tip = self._tip_m()
-        if (tip < self._box_min).any() or (tip > self._box_max).any():
+        if self._outside_box():
             return "workspace"
         mujoco.mj_collision(self._model, self._data)
         if self._data.ncon == 0:
@@ -322,14 +336,19 @@ class KinematicModel:
 
     def fault_detail(self, q: FloatArray) -> str:
         """For people: what is wrong at joint positions `q` (J,) [rad]; '' where nothing is."""
-        self._place(self._configuration(q))
-        parts = []
-        for axis, at, low, high in zip("xyz", self._tip_m(), self._box_min, self._box_max, strict=True):
-            if not low <= at <= high:
-                parts.append(f"the tip is at {axis} = {at:.3f} m, outside {low:g} to {high:g} m")
+        parts = [part for part in [self.workspace_detail(q)] if part]
         mujoco.mj_collision(self._model, self._data)
         parts += sorted({f"{first} meets {second}" for _, first, second in self._contacts()})
         return "; ".join(parts)
+
+    def workspace_detail(self, q: FloatArray) -> str:
+        """For people: along which axes the tip leaves its box at joint positions `q` (J,) [rad]; '' for none."""
+        self._place(self._configuration(q))
+        return "; ".join(
+            f"the tip is at {axis} = {at:.3f} m, outside {low:g} to {high:g} m"
+            for axis, at, low, high in zip("xyz", self._tip_m(), self._box_min, self._box_max, strict=True)
+            if not low <= at <= high
+        )
 
 
 def _read(path: Path) -> mujoco.MjSpec:
