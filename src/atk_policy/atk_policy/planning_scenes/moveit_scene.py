@@ -190,7 +190,7 @@ class MoveItScene:
             component.set_goal_state(configuration_name=self._options.home_state)
         else:
             scene: PlanningScene
-        with self._monitor.read_only() as scene:
+            with self._monitor.read_only() as scene:
                 goal = self._state(scene)
             self._place(goal, np.array(self._robot.home_rad))
             component.set_goal_state(robot_state=goal)
