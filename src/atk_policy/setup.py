@@ -29,6 +29,7 @@ setup(
             f"joint_monitor_node = {PACKAGE}.joint_monitor_node:main",
             f"selection_node = {PACKAGE}.selection_node:main",
             f"policy_node = {PACKAGE}.policy_node:main",
+            f"moveit_node = {PACKAGE}.moveit_node:main",
         ]
     },
 )

@@ -93,7 +93,7 @@ def test_shipped_robot_descriptions_are_valid(path):
     assert RobotDescription.load(path).name == path.stem
 
 
-@pytest.mark.parametrize("folder", ["launch", "config", "config/robots", "rviz"])
+@pytest.mark.parametrize("folder", ["launch", "config", "config/robots", "config/robots/models", "rviz"])
 def test_every_file_is_installed(folder):
     installed = Path(get_package_prefix("atk_bringup")) / "share" / "atk_bringup" / folder
     files = [path for path in (PACKAGE / folder).iterdir() if path.is_file()]
