@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_a_live_run_that_commanded_something_else_is_told(live_bag, run_folder, 
             if connection.topic.endswith("policy/status") and not moved:
                 message = reader.deserialize(raw, connection.msgtype)
                 if message.state == PolicyStatus.RUNNING:
-                    message.command[2] += 1e-3
+                    message = replace(message, command=message.command + 1e-3 * (np.arange(8) == 2))
                     raw, moved = reader.typestore.serialize_cdr(message, connection.msgtype), True
             writer.write(connections[connection.id], log_ns, raw)
     writer.close()
