@@ -32,11 +32,14 @@ from atk_perception.robot_description import RobotDescription
 
 # As deep as the recorder's: what was recorded in a burst is published in one.
 QUEUE_DEPTH = 1000
+LOCKSTEP = ("none", "tracker", "policy")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 # What the nodes under replay publish themselves; recorded ones beside theirs would be taken for theirs.
 RECOMPUTED_TYPES = ("atk_interfaces/msg/KeypointArray", "atk_interfaces/msg/PolicyStatus")
 ANSWER_TIMEOUT_S = 10.0  # of wall time; the first image of a scene may take a second to transfer
 LISTENER_TIMEOUT_S = 30.0
+# Nodes that start together find each other within this time of one another.
+SETTLED_S = 1.0
 
 
 class PlayNode(ManagedNode):
@@ -52,7 +55,12 @@ class PlayNode(ManagedNode):
         self.declare("clock_hz", 0.0, "publish /clock so often; 0: not at all", minimum=0.0, maximum=1000.0)
         self.declare("topics", [""], "play these alone, commands too", read_only=True)
         self.declare("exclude_topics", [""], "leave these out", read_only=True)
-        self.declare("lockstep", False, "recorded time waits for tracker and policy", read_only=True)
+        self.declare(
+            "lockstep",
+            "none",
+            "whose answers recorded time waits for: none, tracker, or policy (the tracker's too)",
+            read_only=True,
+        )
         self.declare("start_paused", False, "begin when ~/resume is called", read_only=True)
         self.declare("loop", False, "begin again at the end")
         self.declare("exit_at_end", False, "end the process at the end", read_only=True)
@@ -65,6 +73,9 @@ class PlayNode(ManagedNode):
         if not bag:
             raise BagError("parameter 'bag' is empty; give a rosbag2 folder")
         self._bag = Path(bag).expanduser()
+        self._lockstep = self.parameter("lockstep")
+        if self._lockstep not in LOCKSTEP:
+            raise BagError(f"parameter 'lockstep' is '{self._lockstep}'; give one of {', '.join(LOCKSTEP)}")
         path = self.parameter("robot")
         self._robot = RobotDescription.load(path) if path else bag_robot(self._bag)
         offers = self._chosen(bag_offers(self._bag))
@@ -96,14 +107,15 @@ class PlayNode(ManagedNode):
         self._stop = threading.Event()
         self._news = threading.Condition()
         self._newest_keypoints_ns = self._newest_status_ns = -1
-        self._policy_answers = False
+        self._policy_answers = True
         self._played = 0
         self._inputs: InputThread | None = None
-        if self.parameter("lockstep"):
+        if self._lockstep != "none":
             qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
             self._inputs = InputThread(self, "answers")
             self._inputs.subscribe(KeypointArray, "keypoints", self._on_keypoints, qos)
-            self._inputs.subscribe(PolicyStatus, "policy/status", self._on_status, qos)
+            if self._lockstep == "policy":
+                self._inputs.subscribe(PolicyStatus, "policy/status", self._on_status, qos)
             self._inputs.start()
         self.set_diagnostic(OK, "paused" if self.parameter("start_paused") else "playing")
         self._thread = threading.Thread(target=self._run, name="player")
@@ -174,21 +186,22 @@ class PlayNode(ManagedNode):
             os.kill(os.getpid(), signal.SIGINT)
 
     def _play_once(self) -> None:
-        lockstep = self.parameter("lockstep")
+        lockstep = self._lockstep != "none"
         if lockstep:
-            self._await_listener()
+            self._await_listeners()
         pace = _Pace(self.parameter("rate"))
         self._newest_keypoints_ns = self._newest_status_ns = -1
         clock_hz = self.parameter("clock_hz")
         tick_ns = round(1e9 / clock_hz) if clock_hz > 0 else 0
-        clock_ns = image_ns = -1
+        clock_ns = image_ns = joints_ns = -1
         before_ns = -1  # the image before the newest one
+        joint_states = "" if self._robot is None else self._robot.topics.joint_states.lstrip("/")
         for topic, log_ns, cdr in raw_messages(self._bag, self._topic_publishers):
             self._await_going(pace)
             if self._stop.is_set():
                 return
             if lockstep and topic == self._image_topic:
-                self._await_answers(image_ns, before_ns)
+                self._await_answers(image_ns, image_ns if joints_ns >= image_ns else before_ns)
             while tick_ns and 0 <= clock_ns < log_ns - tick_ns:
                 clock_ns += tick_ns
                 pace.wait(clock_ns, self._stop)
@@ -202,8 +215,10 @@ class PlayNode(ManagedNode):
             if topic == self._image_topic:
                 before_ns, image_ns = image_ns, _ns(stamp_of(cdr))
                 self.set_diagnostic(OK, "playing", messages=self._played)
+            elif topic == joint_states:
+                joints_ns = _ns(stamp_of(cdr))
         if lockstep:
-            self._await_answers(image_ns, before_ns)
+            self._await_answers(image_ns, image_ns if joints_ns >= image_ns else before_ns)
 
     def _publish_clock(self, clock_ns: int) -> None:
         self._clock_publisher.publish(Clock(clock=Time(sec=clock_ns // 10**9, nanosec=clock_ns % 10**9)))
@@ -220,41 +235,63 @@ class PlayNode(ManagedNode):
             self._newest_status_ns, self._policy_answers = stamp_ns_of(message), True
             self._news.notify_all()
 
-    def _await_listener(self) -> None:
-        """What is played before somebody listens is lost."""
+    def _await_listeners(self) -> None:
+        """Until who is waited for can be heard and hears: what is played before is lost."""
         if not self._image_topic:
             raise BagError(f"bag {self._bag} holds no images to wait for; play it without lock-step")
-        publisher = self._topic_publishers[self._image_topic]
         deadline = time.monotonic() + LISTENER_TIMEOUT_S
-        while publisher.get_subscription_count() == 0 and not self._stop.wait(0.05):
-            if time.monotonic() > deadline:
+        settled = time.monotonic()
+        while not self._stop.wait(0.05):
+            now = time.monotonic()
+            missing = self._missing()
+            if missing:
+                settled = now
+            elif now - settled > SETTLED_S:
+                return
+            if now > deadline:
                 raise BagError(
-                    f"nobody listened to {publisher.topic_name} within {LISTENER_TIMEOUT_S:.0f} s; start the tracker, "
-                    "or play without lock-step"
+                    f"{'; '.join(missing) or 'the graph did not settle'}, after {LISTENER_TIMEOUT_S:.0f} s; start "
+                    f"tracker and policy, or play with another lock-step than '{self._lockstep}'"
                 )
 
-    def _await_answers(self, image_ns: int, before_ns: int) -> None:
-        """Until the tracker has answered the newest image, and the policy what it could see whole.
+    def _missing(self) -> list[str]:
+        """What is still to be met before the first message, for people."""
+        assert self._inputs is not None
+        needed = [self._image_topic]
+        if self._lockstep == "policy" and self._robot is not None:
+            needed.append(self._robot.topics.joint_states.lstrip("/"))
+        missing = []
+        for topic, publisher in self._topic_publishers.items():
+            met = publisher.get_subscription_count()
+            if met < max(topic in needed, self.count_subscribers(publisher.topic_name)):
+                missing.append(f"nobody listens to {publisher.topic_name}")
+        missing += [
+            f"nobody publishes {subscription.topic_name}"
+            for subscription in self._inputs.subscriptions
+            if subscription.get_publisher_count() == 0
+        ]
+        # The policy hears the tracker beside this node.
+        if self._lockstep == "policy" and self.count_subscribers("keypoints") < 2:
+            missing.append(f"no policy listens to {self.resolve_topic_name('keypoints')}")
+        return missing
 
-        The policy needs a joint state after an image, so the newest one may still be unanswered; and it answers
-        images at the control rate alone, so that the one before it is answered by a stamp up to a period older.
+    def _await_answers(self, image_ns: int, whole_ns: int) -> None:
+        """Until the tracker has answered the newest image, and the policy the newest that it could see whole.
+
+        The policy needs a joint state at or after an image, so the newest one may still be unanswered; and it answers
+        images at the control rate alone, so that with a faster camera the answer is up to a period older.
         """
         if image_ns < 0:
             return
-        self._await(
-            "keypoints",
-            lambda: self.count_publishers("keypoints") == 0 or self._newest_keypoints_ns >= image_ns,
-        )
-        # A policy that has not seen whole frames yet, or sees none any more, is not waited for.
-        if before_ns < 0 or not self._policy_answers:
+        self._await("keypoints", lambda: self._newest_keypoints_ns >= image_ns)
+        # A policy that was waited for in vain is not waited for again until it answers.
+        if self._lockstep != "policy" or whole_ns < 0 or not self._policy_answers:
             return
-        period_ns = 0 if self._robot is None else self._robot.control_period_ns
+        older_ns = 0.0
+        if self._robot is not None and self._robot.camera.rate_hz > 1.01 * self._robot.control_rate_hz:
+            older_ns = 1.5 * self._robot.control_period_ns
         self._policy_answers = self._await(
-            "policy/status",
-            lambda: (
-                self.count_publishers("policy/status") == 0
-                or self._newest_status_ns > before_ns - 1.5 * period_ns
-            ),
+            "policy/status", lambda: self._newest_status_ns >= whole_ns - older_ns
         )
 
     def _await(self, topic: str, answered: Callable[[], bool]) -> bool:
@@ -342,7 +379,14 @@ def play_command() -> None:
     )
     parser.add_argument("--topics", nargs="+", default=[], help="play these alone, commands too")
     parser.add_argument("--exclude-topics", nargs="+", default=[], help="leave these out")
-    parser.add_argument("--lockstep", action="store_true", help="wait for tracker and policy at every image")
+    parser.add_argument(
+        "--lockstep",
+        nargs="?",
+        const="policy",
+        default="none",
+        choices=LOCKSTEP,
+        help="wait for their answers to every image (default: none; without a value: policy)",
+    )
     parser.add_argument(
         "--start-paused", "-p", action="store_true", help="begin when player/resume is called"
     )
@@ -361,7 +405,7 @@ def play_command() -> None:
         "clock_hz": args.clock,
         "topics": names(args.topics),
         "exclude_topics": names(args.exclude_topics),
-        "lockstep": str(args.lockstep).lower(),
+        "lockstep": args.lockstep,
         "start_paused": str(args.start_paused).lower(),
         "loop": str(args.loop).lower(),
         "exit_at_end": "true",

@@ -105,8 +105,10 @@ def replay(bag: Path, run: RunFolder, robot: RobotDescription, *, video: Path | 
 
         def observe(stamp_ns: int, image_rgb: RgbImage) -> KeypointObservation:
             started = time.perf_counter()
-            observation = seen[stamp_ns] = tracker.update(stamp_ns, image_rgb)
-            tracker_ms[stamp_ns] = 1e3 * (time.perf_counter() - started)
+            observation = tracker.update(stamp_ns, image_rgb)
+            # Of two images with one stamp (a simulator that was reset) the first is the frame's, as in FrameAligner.
+            tracker_ms.setdefault(stamp_ns, 1e3 * (time.perf_counter() - started))
+            seen.setdefault(stamp_ns, observation)
             if writer is not None:
                 height, width = image_rgb.shape[:2]
                 scale = (width / run.keypoint_set.image_width, height / run.keypoint_set.image_height)
@@ -212,10 +214,9 @@ def agreement(
     asked = [stamp for stamp, given in answers.items() if given[0].state != RunState.IDLE]
     if not asked:
         return None
-    recorded = {
-        stamp_ns_of(message): _observation(message)
-        for _, _, message in (bag_messages(bag, topics[KEYPOINTS_TYPE]) if topics[KEYPOINTS_TYPE] else ())
-    }
+    recorded: dict[int, KeypointObservation] = {}
+    for _, _, message in bag_messages(bag, topics[KEYPOINTS_TYPE]) if topics[KEYPOINTS_TYPE] else ():
+        recorded.setdefault(stamp_ns_of(message), _observation(message))
     computed = _commands_again(bag, run, robot, answers, lambda stamp_ns: seen[stamp_ns])
     both = {stamp: pair for stamp, pair in computed.items() if isinstance(pair, tuple)}
     held = [pair for pair in computed.values() if isinstance(pair, str)]
