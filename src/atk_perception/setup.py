@@ -26,7 +26,13 @@ setup(
         "console_scripts": [
             "bench_perception = atk_perception.bench_perception:main",
             "camera_node = atk_perception.camera_node:main",
+            "lerobot_export = atk_perception.lerobot_command:export_main",
+            "lerobot_import = atk_perception.lerobot_command:import_main",
+            "play = atk_perception.play_node:play_command",
+            "play_node = atk_perception.play_node:main",
+            "record = atk_perception.record_node:record_command",
             "record_node = atk_perception.record_node:main",
+            "recover_bag = atk_perception.recover_command:main",
             "tracker_node = atk_perception.tracker_node:main",
         ]
     },

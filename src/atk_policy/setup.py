@@ -26,8 +26,10 @@ setup(
         "console_scripts": [
             f"select = {PACKAGE}.select_command:main",
             f"evaluate_offline = {PACKAGE}.offline_evaluation:main",
+            f"joint_monitor_node = {PACKAGE}.joint_monitor_node:main",
             f"selection_node = {PACKAGE}.selection_node:main",
             f"policy_node = {PACKAGE}.policy_node:main",
+            f"moveit_node = {PACKAGE}.moveit_node:main",
         ]
     },
 )

@@ -236,9 +236,32 @@ def tracker(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -
         {
             "run_folder": text(LaunchConfiguration("run_folder")),
             "compressed": boolean(LaunchConfiguration("compressed")),
+            "image_rate_hz": number(RobotEntry(robot_file, "camera.rate_hz")),
             **reliability,
         },
         [*topics, *remappings],
+    )
+
+
+def joint_monitor(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> Node:
+    """Commanded against measured joints, for RViz and plotting tools."""
+    return managed_node(
+        "atk_policy",
+        "joint_monitor_node",
+        "joint_monitor",
+        {"robot": text(robot_file)},
+        remappings,
+        condition=IfCondition(LaunchConfiguration("joint_monitor")),
+    )
+
+
+def joint_monitor_argument() -> DeclareLaunchArgument:
+    """Argument of `joint_monitor`; after that of `rviz`."""
+    return argument(
+        "joint_monitor",
+        "start the node that shows commanded against measured joints; as rviz unless given",
+        LaunchConfiguration("rviz"),
+        BOOLEAN,
     )
 
 
@@ -259,7 +282,10 @@ def rviz(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> l
             arguments=["-d", str(share() / "rviz" / "atk.rviz"), "-f", frame],
             # RViz saves absolute topic names; these make them follow the namespace and the robot description.
             remappings=[
-                *((f"/{topic}", topic) for topic in ("keypoints/overlay", "keypoints/markers")),
+                *(
+                    (f"/{topic}", topic)
+                    for topic in ("keypoints/overlay", "keypoints/markers", "policy/joints_image")
+                ),
                 *((f"/{topic}", name) for topic, name in camera_topics(robot_file)),
                 *TF_REMAPPINGS,
                 *remappings,
@@ -280,7 +306,7 @@ def rviz(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> l
 def rviz_arguments(camera_frame: str) -> list[DeclareLaunchArgument]:
     """Arguments of `rviz`."""
     return [
-        argument("rviz", "start RViz with the overlay image and the markers", "false", BOOLEAN),
+        argument("rviz", "start RViz with the overlay image, the markers and the joints", "false", BOOLEAN),
         argument(
             "camera_frame",
             "with RViz, publish the camera's optical frame in TF; false where a robot model or a calibration does",

@@ -4,18 +4,28 @@ Usage:
 
     ros2 launch atk_bringup replay.launch.py run_folder:=/data/run
     ros2 bag play BAG --clock 100
+
+or, where `ros2 bag` is not installed, or every image is to be waited for:
+
+    ros2 launch atk_bringup replay.launch.py run_folder:=/data/run bag:=BAG
 """
 
 from launch import LaunchDescription
-from launch.substitutions import LaunchConfiguration
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution
 
 from atk_bringup.launching import (
+    BOOLEAN,
     InReplay,
     RobotEntry,
     RobotFile,
     argument,
+    boolean,
     bringup,
+    joint_monitor,
+    joint_monitor_argument,
     managed_node,
+    number,
     rviz,
     rviz_arguments,
     text,
@@ -37,8 +47,18 @@ def generate_launch_description() -> LaunchDescription:
                 "robot description: a shipped name or a path; empty: the one in the run folder",
                 "",
             ),
+            argument("bag", "rosbag2 folder to play; empty: 'ros2 bag play' does", ""),
+            argument("rate", "of the recorded time, with bag:=", "1.0"),
+            argument(
+                "lockstep",
+                "with bag:=, whose answers recorded time waits for: the same commands on every machine",
+                "policy",
+                ["none", "tracker", "policy"],
+            ),
+            argument("start_paused", "with bag:=, begin when player/resume is called", "false", BOOLEAN),
             *tracker_arguments(image_reliability="reliable", compressed="true"),
             *rviz_arguments(camera_frame="true"),
+            joint_monitor_argument(),
         ],
         [
             tracker(robot_file),
@@ -49,6 +69,21 @@ def generate_launch_description() -> LaunchDescription:
                 {"run_folder": text(run_folder), "robot": text(robot_file)},
                 [(topic, InReplay(topic)) for topic in commands],
             ),
+            managed_node(
+                "atk_perception",
+                "play_node",
+                "player",
+                {
+                    "bag": text(LaunchConfiguration("bag")),
+                    "robot": text(robot_file),
+                    "rate": number(LaunchConfiguration("rate")),
+                    "clock_hz": 100.0,
+                    "lockstep": text(LaunchConfiguration("lockstep")),
+                    "start_paused": boolean(LaunchConfiguration("start_paused")),
+                },
+                condition=IfCondition(NotEqualsSubstitution(LaunchConfiguration("bag"), "")),
+            ),
+            joint_monitor(robot_file),
             *rviz(robot_file),
         ],
         use_sim_time="true",

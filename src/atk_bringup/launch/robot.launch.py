@@ -16,6 +16,8 @@ from atk_bringup.launching import (
     argument,
     bringup,
     camera_topics,
+    joint_monitor,
+    joint_monitor_argument,
     managed_node,
     number,
     rviz,
@@ -45,6 +47,7 @@ def generate_launch_description() -> LaunchDescription:
             argument("camera_calibration", "of the camera node: calibration file (YAML)", ""),
             *tracker_arguments(image_reliability="best_effort", compressed="false"),
             *rviz_arguments(camera_frame="false"),
+            joint_monitor_argument(),
         ],
         [
             managed_node(
@@ -69,6 +72,7 @@ def generate_launch_description() -> LaunchDescription:
                 "policy",
                 {"run_folder": text(run_folder), "robot": text(robot_file)},
             ),
+            joint_monitor(robot_file),
             *rviz(robot_file),
         ],
         use_sim_time="false",

@@ -18,6 +18,8 @@ from atk_bringup.launching import (
     argument,
     boolean,
     bringup,
+    joint_monitor,
+    joint_monitor_argument,
     managed_node,
     rviz,
     rviz_arguments,
@@ -53,6 +55,7 @@ def generate_launch_description() -> LaunchDescription:
             argument("wait_for_reset", "begin when the service sim/reset is called", "false", BOOLEAN),
             *tracker_arguments(image_reliability="reliable", compressed="false"),
             *rviz_arguments(camera_frame="true"),
+            joint_monitor_argument(),
         ],
         [
             managed_node(
@@ -79,6 +82,7 @@ def generate_launch_description() -> LaunchDescription:
                         {"run_folder": text(run_folder), "robot": text(robot_file)},
                         OWN_CLOCK,
                     ),
+                    joint_monitor(robot_file, OWN_CLOCK),
                 ],
                 condition=with_policy,
             ),

@@ -57,7 +57,8 @@ def declared(package: str, executable: str) -> tuple[str, frozenset[str]]:
 
 
 def test_the_graph_is_made_of_the_documented_nodes():
-    assert sorted(NODE_NAMES) == ["camera", "policy", "recorder", "selection", "sim", "tracker"]
+    names = ["camera", "joint_monitor", "player", "policy", "recorder", "selection", "sim", "tracker"]
+    assert sorted(NODE_NAMES) == names
 
 
 @pytest.mark.parametrize("node", NODES, ids=NODE_NAMES)
@@ -92,7 +93,7 @@ def test_shipped_robot_descriptions_are_valid(path):
     assert RobotDescription.load(path).name == path.stem
 
 
-@pytest.mark.parametrize("folder", ["launch", "config", "config/robots", "rviz"])
+@pytest.mark.parametrize("folder", ["launch", "config", "config/robots", "config/robots/models", "rviz"])
 def test_every_file_is_installed(folder):
     installed = Path(get_package_prefix("atk_bringup")) / "share" / "atk_bringup" / folder
     files = [path for path in (PACKAGE / folder).iterdir() if path.is_file()]

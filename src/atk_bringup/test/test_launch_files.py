@@ -21,6 +21,7 @@ from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
 from test_rviz_configuration import documented_topics
 
 from atk_interfaces.msg import EpisodeStatus, KeypointArray, PolicyStatus
@@ -37,6 +38,54 @@ COMMON = {"namespace", "params_file", "autostart", "use_sim_time", "log_level"}
 def arguments_of(name: str) -> dict:
     source = PythonLaunchDescriptionSource(str(LAUNCH / f"{name}.launch.py"))
     return {a.name: a for a in source.get_launch_description(LaunchContext()).get_launch_arguments()}
+
+
+BAG_IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory) -> Path:
+    """A recording of a robot that stands still, of noise."""
+    from rosbags.typesys import Stores, get_typestore
+
+    from atk_perception.recording import DemonstrationWriter
+    from atk_perception.robot_description import RobotDescription
+
+    robot = RobotDescription.load(PACKAGE / "config" / "robots" / "sim_panda.yaml")
+    types = get_typestore(Stores.ROS2_JAZZY)
+    path = tmp_path_factory.mktemp("bags") / "standing"
+    image, state, array = (
+        "sensor_msgs/msg/CompressedImage",
+        "sensor_msgs/msg/JointState",
+        "std_msgs/msg/Float64MultiArray",
+    )
+    topics = robot.topics
+    kinds = {
+        robot.camera.recorded_topic: image,
+        topics.joint_states: state,
+        topics.command: array,
+        topics.gripper_command: array,
+    }
+    writer = DemonstrationWriter(path, kinds, robot)
+    picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    png = cv2.imencode(".png", picture)[1].ravel()
+    layout = types.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+    for k in range(BAG_IMAGES):
+        ns = 10**9 + k * 50_000_000
+        stamp = types.types["builtin_interfaces/msg/Time"](sec=ns // 10**9, nanosec=ns % 10**9)
+        header = types.types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+        q = np.append(robot.home_rad, 0.02)
+        names = [*robot.joints.names, robot.gripper.joint]
+        none = np.zeros(0)
+        for topic, message in (
+            (topics.joint_states, types.types[state](header, names, q, none, none)),
+            (robot.camera.recorded_topic, types.types[image](header, "rgb8; png compressed bgr8", png)),
+            (topics.command, types.types[array](layout, q[:-1])),
+            (topics.gripper_command, types.types[array](layout, q[-1:])),
+        ):
+            writer.write(topic, ns, bytes(types.serialize_cdr(message, kinds[topic])))
+    writer.keep()
+    return path
 
 
 # -- without starting anything -----------------------------------------------------------------------
@@ -106,8 +155,15 @@ def test_sim_brings_the_documented_graph_up_and_down(run_folder, log, domain_id)
         ours = {
             topic for topic in ours if "/_action/" not in topic and not topic.endswith("/transition_event")
         }
-        absent = {"/joint_trajectory_controller/joint_trajectory", "/recorder/status"}
-        assert ours == set(documented) - absent
+        elsewhere = {  # another command sink, a joystick, what is started or installed only on request
+            "/joint_trajectory_controller/joint_trajectory",
+            "/joy",
+            "/keypoints/annotations",
+            "/policy/commanded_joint_states",
+            "/policy/joints_image",
+            "/recorder/status",
+        }
+        assert ours - elsewhere == set(documented) - elsewhere
         assert {topic: published[topic] for topic in ours} == {topic: documented[topic] for topic in ours}
         for node in ("/sim", "/tracker", "/policy"):
             assert graph.parameters(node, ["use_sim_time", "autostart"]) == [True, True]
@@ -177,6 +233,32 @@ def test_replay_commands_no_robot(run_folder, log, domain_id):
         assert "/replay/gripper_position_controller/commands" in published
         assert not [topic for topic in published if topic.startswith(("/forward", "/gripper", "/joint_traj"))]
         assert graph.parameters("/policy", ["use_sim_time"]) == [True]
+
+
+def test_replay_plays_a_bag_by_itself_and_shows_the_joints(run_folder, bag, log, domain_id):
+    """Without `ros2 bag play`: paused until everybody listens, then with /clock, to the end."""
+    arguments = {
+        "run_folder": run_folder,
+        "bag": bag,
+        "rate": 2,
+        "start_paused": "true",
+        "joint_monitor": "true",
+    }
+    with LaunchedGraph(LAUNCH / "replay.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes("/tracker", "/policy", "/player", "/joint_monitor")
+        keypoints, clocks = graph.received(KeypointArray, "keypoints"), graph.received(Clock, "/clock")
+        commands = graph.received(Float64MultiArray, "forward_position_controller/commands")
+        pictures = graph.received(Image, "policy/joints_image")
+        resumed = graph.call(Trigger, "player/resume", Trigger.Request())
+        assert resumed.success
+        graph.wait_for("the end of the bag", lambda: f"end of {bag.name}" in graph.log())
+        graph.wait_for("a picture of the joints", lambda: pictures)
+        stamps = [stamp_ns_of(message) for message in keypoints]
+        assert stamps == sorted(set(stamps))
+        assert len(stamps) == BAG_IMAGES
+        assert len(clocks) > BAG_IMAGES
+        assert not commands  # recorded ones reach no robot
+        assert graph.interrupt() == 0
 
 
 def test_record_with_the_simulator_writes_a_demonstration(tmp_path, log, domain_id):

@@ -37,7 +37,8 @@ def test_display_classes_are_those_of_rviz():
 def test_displayed_topics_are_documented_with_the_type_that_the_display_takes():
     topics = documented_topics()
     shown = {d["Topic"]["Value"]: d["Class"].split("/")[1] for d in DISPLAYS.values() if "Topic" in d}
-    assert set(shown) == {"/keypoints/overlay", "/camera/image_raw", "/keypoints/markers"}
+    expected = {"/keypoints/overlay", "/camera/image_raw", "/keypoints/markers", "/policy/joints_image"}
+    assert set(shown) == expected
     for topic, plugin in shown.items():
         assert topics[topic.lstrip("/")] == MESSAGE_OF_PLUGIN[plugin]
 
@@ -45,7 +46,7 @@ def test_displayed_topics_are_documented_with_the_type_that_the_display_takes():
 def test_images_are_heard_whatever_the_camera_offers():
     """A reliable subscription hears nothing from a best-effort driver."""
     images = [d for d in DISPLAYS.values() if d["Class"].endswith(("/Image", "/Camera"))]
-    assert [d["Topic"]["Reliability Policy"] for d in images] == ["Best Effort", "Best Effort"]
+    assert [d["Topic"]["Reliability Policy"] for d in images] == ["Best Effort"] * 3
 
 
 def test_markers_are_drawn_over_the_camera_image_and_nothing_else_is():
@@ -65,6 +66,6 @@ def test_the_fixed_frame_is_the_camera_of_the_simulated_robot():
 def test_every_picture_has_its_place_in_the_window():
     """The dock names inside Qt's saved state are UTF-16: a renamed display would lose its place."""
     state = bytes.fromhex(CONFIG["Window Geometry"]["QMainWindow State"])
-    for name in ("Displays", "Tracker overlay", "Camera with markers"):
+    for name in ("Displays", "Tracker overlay", "Camera with markers", "Joints"):
         assert name.encode("utf-16-be") in state
         assert CONFIG["Window Geometry"][name] == {"collapsed": False}

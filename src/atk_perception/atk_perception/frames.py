@@ -25,11 +25,13 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from atk_perception.image_codec import RgbImage, rgb_from_message
-from atk_perception.robot_description import RobotDescription
+from atk_perception.mcap_file import McapError, mcap_metadata
+from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 
 T = TypeVar("T")
 FloatArray = npt.NDArray[np.float64]
@@ -38,6 +40,16 @@ FloatArray = npt.NDArray[np.float64]
 CLOCK_JUMP_NS = 1_000_000_000
 # A command has no stamp of its own, so its log time must be on the clock of the image stamps.
 MAX_CLOCK_OFFSET_NS = 5_000_000_000
+# A person who teleoperates pauses for moments; for longer, the arm stood still while the policy would learn a motion.
+COMMAND_GAP_S = 1.0
+# When a recording starts, topics are found one after the other.
+EDGE_S = 1.0
+# A rate this much below what was promised is that of another setting, not jitter.
+RATE_FRACTION = 0.9
+# Entries of a bag's custom_data: the robot description as YAML, and how the episode ended.
+ROBOT_KEY, LABEL_KEY = "atk_robot_file", "atk_label"
+# Beside the messages, for people, and for bags of older recorders.
+ROBOT_FILE = "robot.yaml"
 
 
 class JointStateError(ValueError):
@@ -289,18 +301,27 @@ def _open_bag(path: Path) -> AnyReader:
         )
     if not (path / "metadata.yaml").is_file():
         raise BagError(
-            f"{path} has no metadata.yaml: the recording was cut short. 'ros2 bag reindex -s mcap {path.name}' restores "
-            "what was written."
+            f"{path} has no metadata.yaml: the recording was cut short. 'ros2 run atk_perception recover_bag {path.name}' "
+            "or 'ros2 bag reindex -s mcap' restores what was written."
         )
     reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
     try:
         reader.open()
     except (AnyReaderError, OSError, ValueError, AssertionError, IndexError) as error:
         raise BagError(
-            f"bag {path} cannot be opened ({error}); it may be cut short. 'mcap recover' on the file inside restores "
-            "what was written, then 'ros2 bag reindex -s mcap'."
+            f"bag {path} cannot be opened ({error}); it may be cut short. 'ros2 run atk_perception recover_bag {path.name}' "
+            "restores what was written."
         ) from error
     return reader
+
+
+@dataclass(frozen=True)
+class BagTopic:
+    """A topic of a bag as it was offered; where the bag does not say, reliable and volatile."""
+
+    msgtype: str
+    reliable: bool
+    latched: bool
 
 
 def bag_messages(path: Path | str, topics: Iterable[str] | None = None) -> Iterator[tuple[str, int, Any]]:
@@ -310,7 +331,17 @@ def bag_messages(path: Path | str, topics: Iterable[str] | None = None) -> Itera
         BagError: no such bag, or a bag that is cut short or corrupt. Messages before the damage
             have been given out by then.
     """
-    path = Path(path)
+    return _stream(Path(path), topics, AnyReader.deserialize)
+
+
+def raw_messages(path: Path | str, topics: Iterable[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
+    """As `bag_messages`, with the serialised messages (CDR) as they were recorded."""
+    return _stream(Path(path), topics, lambda reader, raw, msgtype: bytes(raw))
+
+
+def _stream(
+    path: Path, topics: Iterable[str] | None, read: Callable[[AnyReader, bytes, str], T]
+) -> Iterator[tuple[str, int, T]]:
     wanted = None if topics is None else {topic.lstrip("/") for topic in topics}
     reader = _open_bag(path)
     try:
@@ -320,14 +351,32 @@ def bag_messages(path: Path | str, topics: Iterable[str] | None = None) -> Itera
         count = 0
         try:
             for connection, log_ns, raw in reader.messages(connections):
-                yield connection.topic.lstrip("/"), log_ns, reader.deserialize(raw, connection.msgtype)
+                yield connection.topic.lstrip("/"), log_ns, read(reader, raw, connection.msgtype)
                 count += 1
         except BagError:
             raise
         except Exception as error:  # the storage readers raise what their decompressors and parsers raise
             raise BagError(
-                f"bag {path} is damaged after {count} messages ({error}); re-record it, or 'mcap recover'"
+                f"bag {path} is damaged after {count} messages ({error}); re-record it, or 'ros2 run atk_perception "
+                f"recover_bag {path.name}'"
             ) from error
+    finally:
+        reader.close()
+
+
+def bag_offers(path: Path | str) -> dict[str, BagTopic]:
+    """Type and quality of service of every topic of a bag (without leading slash)."""
+    reader = _open_bag(Path(path))
+    try:
+        offers: dict[str, BagTopic] = {}
+        for connection in reader.connections:
+            profiles = connection.ext.offered_qos_profiles
+            offers[connection.topic.lstrip("/")] = BagTopic(
+                connection.msgtype,
+                all(profile.reliability.name != "BEST_EFFORT" for profile in profiles),
+                any(profile.durability.name == "TRANSIENT_LOCAL" for profile in profiles),
+            )
+        return offers
     finally:
         reader.close()
 
@@ -343,6 +392,58 @@ def bag_topics(path: Path | str) -> dict[str, int]:
         return counts
     finally:
         reader.close()
+
+
+def _custom_data(path: Path) -> dict[str, str]:
+    """What a recorder noted in a bag beside its messages; empty for bags of 'ros2 bag record'."""
+    _open_bag(path).close()  # refuses what is no bag, with the cause
+    metadata = yaml.safe_load((path / "metadata.yaml").read_text())
+    noted = metadata["rosbag2_bagfile_information"].get("custom_data") or {}
+    for file in sorted(path.glob("*.mcap")) if not noted else []:  # 'ros2 bag reindex' forgets it
+        try:
+            stored = mcap_metadata(file).get("rosbag2", {}).get("serialized_metadata", "")
+            noted = (yaml.safe_load(stored) or {}).get("custom_data") or {}
+        except (OSError, yaml.YAMLError, McapError, AttributeError) as error:
+            raise BagError(f"what the recorder noted in {file} cannot be read: {error}") from error
+    return {str(key): str(value) for key, value in noted.items()}
+
+
+def bag_robot(path: Path | str) -> RobotDescription | None:
+    """The robot description that a bag was recorded with; None where it holds none.
+
+    Raises:
+        BagError: it holds one that cannot be read.
+    """
+    path = Path(path)
+    text = _custom_data(path).get(ROBOT_KEY, "")
+    if not text and (path / ROBOT_FILE).is_file():
+        text = (path / ROBOT_FILE).read_text()
+    if not text:
+        return None
+    try:
+        return RobotDescription.parse(text, source=f"inside bag {path}")
+    except RobotDescriptionError as error:
+        raise BagError(str(error)) from error
+
+
+def bag_label(path: Path | str) -> str:
+    """How the recorded episode ended, 'success' or 'discard'; empty where nobody said."""
+    return _custom_data(Path(path)).get(LABEL_KEY, "")
+
+
+def _require_same_robot(path: Path, robot: RobotDescription) -> None:
+    """Refuse a bag whose messages mean something else than `robot` says; a bag that names no robot is believed."""
+    recorded = bag_robot(path)
+    if recorded is None:
+        return
+    # Messages come at rates of their own; at which of them a policy runs is decided later.
+    same_rate = recorded.model_copy(update={"control_rate_hz": robot.control_rate_hz})
+    differences = robot.differences(same_rate)
+    if differences:
+        raise BagError(
+            f"bag {path} was recorded with robot '{recorded.name}', which differs from '{robot.name}' (here: the given "
+            f"robot description, there: the bag): {'; '.join(differences)}. Give the robot description of the recording"
+        )
 
 
 def image_topic_of(path: Path | str, robot: RobotDescription) -> str:
@@ -366,14 +467,14 @@ def stamp_ns_of(message: Any) -> int:
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
 
-def _require_topics(path: Path, robot: RobotDescription) -> str:
+def _require_topics(path: Path, robot: RobotDescription, *, with_actions: bool = True) -> str:
+    _require_same_robot(path, robot)
     image_topic = image_topic_of(path, robot)
     counts = bag_topics(path)
-    needed = {
-        "joint states": robot.topics.joint_states,
-        "arm commands": robot.topics.command,
-        "gripper commands": robot.topics.gripper_command,
-    }
+    needed = {"joint states": robot.topics.joint_states}
+    if with_actions:
+        needed["arm commands"] = robot.topics.command
+        needed["gripper commands"] = robot.topics.gripper_command
     missing = [f"{what} ({topic})" for what, topic in needed.items() if not counts.get(topic.lstrip("/"))]
     if missing:
         raise BagError(
@@ -383,13 +484,25 @@ def _require_topics(path: Path, robot: RobotDescription) -> str:
 
 
 @overload
-def read_frames(path: Path | str, robot: RobotDescription) -> Iterator[Frame[RgbImage]]: ...
+def read_frames(
+    path: Path | str, robot: RobotDescription, *, with_actions: bool = True, from_ns: int = 0
+) -> Iterator[Frame[RgbImage]]: ...
 @overload
 def read_frames(
-    path: Path | str, robot: RobotDescription, observe: Callable[[int, RgbImage], T]
+    path: Path | str,
+    robot: RobotDescription,
+    observe: Callable[[int, RgbImage], T],
+    *,
+    with_actions: bool = True,
+    from_ns: int = 0,
 ) -> Iterator[Frame[T]]: ...
 def read_frames(
-    path: Path | str, robot: RobotDescription, observe: Callable[[int, RgbImage], Any] | None = None
+    path: Path | str,
+    robot: RobotDescription,
+    observe: Callable[[int, RgbImage], Any] | None = None,
+    *,
+    with_actions: bool = True,
+    from_ns: int = 0,
 ) -> Iterator[Frame[Any]]:
     """Stream the aligned frames of a demonstration.
 
@@ -399,20 +512,24 @@ def read_frames(
         observe: called with (stamp [ns], (H, W, 3) RGB) for EVERY image, also those between
             control frames, since a tracker must see them all; its result is the payload.
             Without it the payload is the image.
+        with_actions: False gives frames as the robot had them, without what was commanded.
+        from_ns: frames begin with the image of this stamp; earlier ones are observed all the same.
 
     Raises:
-        BagError: a topic is missing, the bag is damaged, or its log times are on another clock.
+        BagError: a topic is missing, the bag is damaged, was recorded with another robot, or its log times are on
+            another clock.
         JointStateError: a joint is missing or not finite.
         ImageFormatError: an image that cannot be decoded.
     """
     path = Path(path)
-    image_topic = _require_topics(path, robot)
-    aligner: FrameAligner[Any] = FrameAligner(robot, with_actions=True)
+    image_topic = _require_topics(path, robot, with_actions=with_actions)
+    aligner: FrameAligner[Any] = FrameAligner(robot, with_actions=with_actions)
     topics = robot.topics
     joint_states, command, gripper = (
         topic.lstrip("/") for topic in (topics.joint_states, topics.command, topics.gripper_command)
     )
-    for topic, log_ns, message in bag_messages(path, [image_topic, joint_states, command, gripper]):
+    needed = [image_topic, joint_states, *([command, gripper] if with_actions else [])]
+    for topic, log_ns, message in bag_messages(path, needed):
         if topic == image_topic:
             stamp_ns = stamp_ns_of(message)
             if abs(log_ns - stamp_ns) > MAX_CLOCK_OFFSET_NS:
@@ -421,7 +538,9 @@ def read_frames(
                     "have no stamp, so both must be on one clock: record with --use-sim-time when the robot is simulated."
                 )
             image = rgb_from_message(message)
-            yield from aligner.add_payload(stamp_ns, image if observe is None else observe(stamp_ns, image))
+            payload = image if observe is None else observe(stamp_ns, image)
+            if stamp_ns >= from_ns:
+                yield from aligner.add_payload(stamp_ns, payload)
         elif topic == joint_states:
             stamp_ns = stamp_ns_of(message)
             yield from aligner.add_robot_state(
@@ -471,6 +590,11 @@ class TopicReport:
     rate_hz: float
     longest_gap_s: float
 
+    def __str__(self) -> str:
+        if self.count < 2:
+            return f"{self.count} messages"
+        return f"{self.count} at {self.rate_hz:.1f} Hz, longest gap {self.longest_gap_s:.3f} s"
+
 
 @dataclass(frozen=True)
 class BagReport:
@@ -506,33 +630,54 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
         stamps.setdefault(topic, []).append(stamp_ns_of(message) if hasattr(message, "header") else log_ns)
         if topic == image_topic:
             latest_ns = max(latest_ns, log_ns - stamp_ns_of(message))
+    times_s = {t: np.sort(np.asarray(stamps.get(t, []), dtype=np.int64)) / 1e9 for t in needed}
     reports: dict[str, TopicReport] = {}
     problems = []
-    for topic in needed:
-        times_s = np.sort(np.asarray(stamps.get(topic, []), dtype=np.int64)) / 1e9
-        if times_s.size < 2:
-            problems.append(f"{topic}: {times_s.size} messages; a demonstration needs at least 2")
-            reports[topic] = TopicReport(int(times_s.size), 0.0, float("inf"))
+    for topic, at_s in times_s.items():
+        if at_s.size < 2:
+            problems.append(f"{topic}: {at_s.size} messages; a demonstration needs at least 2")
+            reports[topic] = TopicReport(int(at_s.size), 0.0, float("inf"))
             continue
-        span_s = float(times_s[-1] - times_s[0])
-        rate_hz = (times_s.size - 1) / span_s if span_s > 0 else float("inf")
-        gap_s = float(np.diff(times_s).max())
-        reports[topic] = TopicReport(int(times_s.size), rate_hz, gap_s)
+        span_s = float(at_s[-1] - at_s[0])
+        rate_hz = (at_s.size - 1) / span_s if span_s > 0 else float("inf")
+        reports[topic] = TopicReport(int(at_s.size), rate_hz, float(np.diff(at_s).max()))
+    measured = [times_s[t] for t in (image_topic, topics.joint_states.lstrip("/")) if times_s[t].size]
+    first_s, last_s = min(float(t[0]) for t in measured), max(float(t[-1]) for t in measured)
+    for topic, at_s in times_s.items():
+        report = reports[topic]
+        if at_s.size < 2:
+            continue
         if topic == image_topic:
             # One lost image doubles a gap; half a period of jitter is still no loss.
-            if gap_s > 1.5 / robot.camera.rate_hz:
+            if report.longest_gap_s > 1.5 / robot.camera.rate_hz:
                 problems.append(
-                    f"{topic}: images are {gap_s:.3f} s apart at worst; at {robot.camera.rate_hz} Hz one is missing"
+                    f"{topic}: images are {report.longest_gap_s:.3f} s apart at worst; at {robot.camera.rate_hz} Hz "
+                    "one is missing"
+                )
+            elif report.rate_hz < RATE_FRACTION * robot.camera.rate_hz:
+                problems.append(
+                    f"{topic}: {report.rate_hz:.1f} Hz; the robot description says {robot.camera.rate_hz} Hz"
                 )
         elif topic == topics.joint_states.lstrip("/"):
-            if gap_s > robot.deadlines_s.joint_states:
+            if report.longest_gap_s > robot.deadlines_s.joint_states:
                 problems.append(
-                    f"{topic}: a gap of {gap_s:.3f} s; the deadline is {robot.deadlines_s.joint_states} s"
+                    f"{topic}: a gap of {report.longest_gap_s:.3f} s; the deadline is {robot.deadlines_s.joint_states} s"
                 )
-            if rate_hz < 0.9 * robot.control_rate_hz:
+            if report.rate_hz < RATE_FRACTION * robot.control_rate_hz:
                 problems.append(
-                    f"{topic}: {rate_hz:.1f} Hz, below the control rate of {robot.control_rate_hz} Hz"
+                    f"{topic}: {report.rate_hz:.1f} Hz, below the control rate of {robot.control_rate_hz} Hz"
                 )
+        elif topic == topics.command.lstrip("/") and report.longest_gap_s > COMMAND_GAP_S:
+            problems.append(
+                f"{topic}: no command for {report.longest_gap_s:.3f} s, in which the arm was held; did the "
+                "teleoperation stall?"
+            )
+        if topic == topics.gripper_command.lstrip("/"):
+            continue  # told when it changes
+        if at_s[0] - first_s > EDGE_S:
+            problems.append(f"{topic}: begins {at_s[0] - first_s:.1f} s after the others")
+        if last_s - at_s[-1] > EDGE_S:
+            problems.append(f"{topic}: ends {last_s - at_s[-1]:.1f} s before the others")
     # The recorder was as late for the commands, whose only time is that of their arrival.
     if latest_ns > robot.deadlines_s.image * 1e9:
         problems.append(

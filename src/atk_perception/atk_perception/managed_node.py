@@ -22,6 +22,8 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from atk_perception.topic_diagnostic import TopicDiagnostic
+
 OK = DiagnosticStatus.OK
 WARN = DiagnosticStatus.WARN
 ERROR = DiagnosticStatus.ERROR
@@ -33,6 +35,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.declare("autostart", True, "configure and activate without a lifecycle manager", read_only=True)
+        self._topic_diagnostics: list[TopicDiagnostic] = []
         self._diagnostic = DiagnosticStatus(level=OK, name=name, message="unconfigured", hardware_id=name)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._diagnostics_timer = self.create_timer(1.0, self._publish_diagnostics)
@@ -92,9 +95,30 @@ class ManagedNode(LifecycleNode):
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
 
+    def watch_topic(self, name: str, rate_hz: float = 0.0, delay_max_s: float = 0.0) -> TopicDiagnostic:
+        """A topic whose rate and age this node's diagnostics tell from now on; `tick` it per message."""
+        self._topic_diagnostics.append(TopicDiagnostic(name, rate_hz, delay_max_s))
+        return self._topic_diagnostics[-1]
+
+    def unwatch_topics(self) -> None:
+        """Tell of no topic any more; for `deactivate`."""
+        self._topic_diagnostics.clear()
+
     def _publish_diagnostics(self) -> None:
+        now = self.get_clock().now()
+        node = self.get_fully_qualified_name().lstrip("/")
         array = DiagnosticArray(status=[self._diagnostic])
-        array.header.stamp = self.get_clock().now().to_msg()
+        for topic in tuple(self._topic_diagnostics):
+            level, message, values = topic.report(now.nanoseconds)
+            status = DiagnosticStatus(
+                level=bytes([level]),
+                name=f"{node}: {topic.name} topic status",
+                message=message,
+                hardware_id=self.get_name(),
+                values=[KeyValue(key=key, value=value) for key, value in values.items()],
+            )
+            array.status.append(status)
+        array.header.stamp = now.to_msg()
         self._diagnostics_publisher.publish(array)
 
     # -- lifecycle -------------------------------------------------------------------------------

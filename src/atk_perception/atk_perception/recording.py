@@ -2,11 +2,13 @@
 
 A recording grows in `NAME.recording/` and becomes `NAME/` only when it is kept, so that a folder
 with a demonstration's name is always a whole one. What was written before a crash stays in the
-`.recording` folder.
+`.recording` folder. The bag itself says which robot it is of and how the episode ended (`custom_data`
+of rosbag2, which stands in metadata.yaml and inside the MCAP file).
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,11 +20,13 @@ from rosbags.rosbag2.errors import WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.base import TypesysError
 
-from atk_perception.frames import BagReport, check_bag
+from atk_perception.frames import LABEL_KEY, ROBOT_FILE, ROBOT_KEY, BagReport, check_bag
+from atk_perception.mcap_file import McapError, recover
 from atk_perception.robot_description import RobotDescription
 
 UNFINISHED_SUFFIX = ".recording"
-ROBOT_FILE = "robot.yaml"
+DISCARDED_SUFFIX = ".discarded"
+SUCCESS, DISCARDED = "success", "discard"
 
 
 class RecordingError(RuntimeError):
@@ -39,7 +43,7 @@ class DemonstrationWriter:
         definitions: text of message definitions that ROS 2 Jazzy itself does not have, by type.
 
     Raises:
-        RecordingError: the bag exists already, or a type is unknown.
+        RecordingError: the bag exists already, a type is unknown, or the disk is full.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class DemonstrationWriter:
             typestore.register(get_types_from_msg(text, msgtype))
         self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.set_custom_data("atk_robot", robot.name)
+        self._writer.set_custom_data(ROBOT_KEY, robot.dump())
         self._writer.open()
         self._connections: dict[str, Any] = {}
         for topic, msgtype in topics.items():
@@ -75,13 +80,30 @@ class DemonstrationWriter:
                 raise RecordingError(
                     f"messages of type {msgtype} ({topic}) cannot be recorded: {error}"
                 ) from error
-        (self._partial / ROBOT_FILE).write_text(robot.dump())
+        try:
+            (self._partial / ROBOT_FILE).write_text(robot.dump())
+        except OSError as error:
+            self.discard()
+            raise RecordingError(f"cannot record into {self._path.parent}: {error.strerror}") from error
+
+    @property
+    def partial(self) -> Path:
+        """The folder that is being written."""
+        return self._partial
 
     def write(self, topic: str, log_ns: int, cdr: bytes) -> None:
-        """Append one serialised message; `log_ns` is the ROS clock at its arrival [ns]."""
-        self._writer.write(self._connections[topic], log_ns, cdr)
+        """Append one serialised message; `log_ns` is the ROS clock at its arrival [ns].
 
-    def keep(self) -> BagReport:
+        Raises:
+            RecordingError: the disk is full or failed. The recording has ended; what was written before stays
+                readable in the `.recording` folder.
+        """
+        try:
+            self._writer.write(self._connections[topic], log_ns, cdr)
+        except OSError as error:
+            raise RecordingError(self._salvage(error)) from error
+
+    def keep(self, label: str = SUCCESS) -> BagReport:
         """Finish the bag and check it.
 
         Returns:
@@ -90,17 +112,56 @@ class DemonstrationWriter:
         Raises:
             BagError: what was written cannot serve as a demonstration at all (a topic is empty);
                 it stays in the `.recording` folder.
+            RecordingError: the disk is full; see `write`.
         """
-        self._writer.close()
+        self._finish(label)
         report = check_bag(self._partial, self._robot)
         self._partial.rename(self._path)
         return replace(report, path=self._path)
 
     def close_unfinished(self) -> None:
         """Finish the file but leave it in the `.recording` folder: nobody said what it is worth."""
-        self._writer.close()
+        self._finish("")
 
     def discard(self) -> None:
         """Delete what was written."""
-        self._writer.close()
+        with contextlib.suppress(OSError):  # a full disk must not keep a bag from being deleted
+            self._writer.close()
         shutil.rmtree(self._partial)
+
+    def set_aside(self) -> Path:
+        """Finish the bag as a discarded one, in `NAME.discarded/`, where no selection looks for it.
+
+        Raises:
+            RecordingError: such a folder exists already, or the disk is full.
+        """
+        path = self._path.with_name(self._path.name + DISCARDED_SUFFIX)
+        self._finish(DISCARDED)
+        if path.exists():
+            raise RecordingError(f"{path} exists already; what was recorded stays in {self._partial}")
+        return self._partial.rename(path)
+
+    def _finish(self, label: str) -> None:
+        if label:
+            self._writer.set_custom_data(LABEL_KEY, label)
+        try:
+            self._writer.close()
+        except OSError as error:
+            raise RecordingError(self._salvage(error)) from error
+
+    def _salvage(self, error: OSError) -> str:
+        """End the file after the last chunk that reached the disk; returns what to tell people."""
+        assert self._writer.storage is not None
+        # What still waits in the file's buffer is the end of a chunk that did not fit.
+        with contextlib.suppress(OSError):
+            self._writer.storage.bio.close()
+        (self._partial / "metadata.yaml").unlink(missing_ok=True)
+        text = f"the recording has ended: {error.strerror or error}."
+        try:
+            saved = recover(self._partial, self._writer.custom_data)
+        except (McapError, OSError) as failure:
+            return f"{text} Nothing of it could be saved ({failure}). Make room, and record again."
+        return (
+            f"{text} {sum(saved.messages.values())} messages of the first {saved.duration_s:.1f} s are readable in "
+            f"{self._partial}. Make room, and record again."
+        )

@@ -14,9 +14,11 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 FORMAT_VERSION = 1
+PACKAGE_SCHEME = "package://"
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -146,6 +148,34 @@ class Kinematics(_Model):
                 raise ValueError(f"workspace along {axis}: {low} is not below {high}")
         return self
 
+    def model_file(self) -> Path:
+        """Where the model lies on this machine.
+
+        Raises:
+            RobotDescriptionError: no such file or package; or a relative path, of a description that was
+                parsed from text: only `RobotDescription.load` knows the folder that it is relative to.
+        """
+        if self.model.startswith(PACKAGE_SCHEME):
+            package, _, inside = self.model.removeprefix(PACKAGE_SCHEME).partition("/")
+            try:
+                path = Path(get_package_share_directory(package)) / inside
+            except (PackageNotFoundError, ValueError) as error:
+                raise RobotDescriptionError(
+                    f"kinematics.model {self.model}: package '{package}' is not installed; build and source its workspace"
+                ) from error
+        else:
+            path = Path(self.model)
+            if not path.is_absolute():
+                raise RobotDescriptionError(
+                    f"kinematics.model {self.model} is relative to a file that is not known; use RobotDescription.load"
+                )
+        if not path.is_file():
+            raise RobotDescriptionError(
+                f"kinematics.model {self.model}: there is no file {path}. In a robot description that is copied between "
+                "machines, as run folders are, name the model as package://PACKAGE/PATH"
+            )
+        return path
+
 
 class RobotDescription(_Model):
     """A manipulator with its camera, as this stack sees it. J is the number of arm joints."""
@@ -226,11 +256,11 @@ class RobotDescription(_Model):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read and validate a robot description.
+        """Read and validate a robot description; a relative `kinematics.model` becomes absolute.
 
         Raises:
             RobotDescriptionError: the file is missing, is no YAML, has another format version, or
-                an entry is missing, unknown or out of range.
+                an entry is missing, unknown or out of range, or the model beside it is missing.
         """
         path = Path(path)
         try:
@@ -239,7 +269,18 @@ class RobotDescription(_Model):
             raise RobotDescriptionError(
                 f"robot description {path} cannot be read: {error.strerror}"
             ) from error
-        return cls.parse(text, source=str(path))
+        robot = cls.parse(text, source=str(path))
+        kinematics = robot.kinematics
+        if kinematics is None or kinematics.model.startswith(PACKAGE_SCHEME):
+            return robot
+        model = (path.parent / kinematics.model).absolute()
+        # An absolute path may be that of the machine on which a run folder was made: it is looked for when it is needed.
+        if not Path(kinematics.model).is_absolute() and not model.is_file():
+            raise RobotDescriptionError(
+                f"robot description {path} cannot be used:\n"
+                f"  kinematics.model: there is no file {model}{_line_of(text, ('kinematics', 'model'))}"
+            )
+        return robot.model_copy(update={"kinematics": kinematics.model_copy(update={"model": str(model)})})
 
     @classmethod
     def parse(cls, text: str, source: str) -> Self:
@@ -274,8 +315,9 @@ class RobotDescription(_Model):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
 
     def fingerprint(self) -> str:
-        """Changes whenever an entry does; what a recorded bag or a track cache was made for."""
-        return hashlib.sha256(self.dump().encode()).hexdigest()[:16]
+        """Changes whenever an entry does, but where the model lies; what a recorded bag or a track cache was made for."""
+        entries = self.model_dump(mode="json", exclude={"kinematics": {"model"}})
+        return hashlib.sha256(yaml.safe_dump(entries).encode()).hexdigest()[:16]
 
     def differences(self, other: RobotDescription) -> list[str]:
         """Entries that differ from `other` in what a trained policy depends on, one line each.

@@ -1,6 +1,7 @@
 """ROS node around KeypointTracker: images in, exactly one KeypointArray per image out.
 
-Images are only queued in their callback; a worker thread transfers, tracks and publishes.
+Images are only queued in their callback; a worker thread transfers, tracks and publishes. What people look at
+(overlay, markers, annotations) is made only while somebody looks.
 """
 
 from __future__ import annotations
@@ -11,28 +12,37 @@ import time
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Point
-from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import ColorRGBA
 from std_srvs.srv import Trigger
-from visualization_msgs.msg import Marker, MarkerArray
+from visualization_msgs.msg import MarkerArray
 
 from atk_interfaces.msg import KeypointArray
+from atk_perception import foxglove_annotations
 from atk_perception.frames import stamp_ns_of
-from atk_perception.image_codec import ImageFormatError, RgbImage, fill_rgb_message, rgb_from_message
+from atk_perception.image_codec import (
+    DepthImage,
+    ImageFormatError,
+    RgbImage,
+    depth_from_message,
+    fill_rgb_message,
+    rgb_from_message,
+)
 from atk_perception.input_thread import InputThread
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 from atk_perception.keypoint_tracker import KeypointObservation, KeypointTracker, TrackerState
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
+from atk_perception.markers import keypoint_markers
 from atk_perception.overlay import Overlay
+from atk_perception.points_in_camera import CalibrationError, depth_at, intrinsics, points_in_camera
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER, make_matcher, make_tracker
 
 # A third of a second at 30 Hz: a transfer takes about as long.
 QUEUE_DEPTH = 10
 RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+# A depth image this much older or newer shows the same scene, for somebody who looks at markers.
+DEPTH_AGE_NS = 100_000_000
 
 
 class TrackerNode(ManagedNode):
@@ -53,8 +63,16 @@ class TrackerNode(ManagedNode):
         self.declare(
             "compressed",
             False,
-            "subscribe to camera/image_raw/compressed instead of camera/image_raw",
+            "subscribe to camera/image_raw/compressed instead of camera/image_raw; not needed where "
+            "camera/image_raw is remapped to a topic that ends in /compressed",
             read_only=True,
+        )
+        self.declare(
+            "image_rate_hz",
+            0.0,
+            "rate that the camera promises, for diagnostics; 0: not judged",
+            minimum=0.0,
+            maximum=1000.0,
         )
         self.declare(
             "marker_depth_m",
@@ -62,6 +80,11 @@ class TrackerNode(ManagedNode):
             "distance of the plane that markers without depth are drawn on",
             minimum=0.01,
             maximum=100.0,
+        )
+        self.declare(
+            "depth",
+            True,
+            "place markers by camera/depth/image_raw, registered to the image, where there is one",
         )
         self._lock = threading.Lock()
 
@@ -82,6 +105,11 @@ class TrackerNode(ManagedNode):
         self._keypoints_publisher = self.create_publisher(KeypointArray, "keypoints", RELIABLE)
         self._overlay_publisher = self.create_publisher(Image, "keypoints/overlay", RELIABLE)
         self._marker_publisher = self.create_publisher(MarkerArray, "keypoints/markers", 10)
+        self._annotation_publisher: Any = None
+        if foxglove_annotations.AVAILABLE:
+            from foxglove_msgs.msg import ImageAnnotations
+
+            self._annotation_publisher = self.create_publisher(ImageAnnotations, "keypoints/annotations", 10)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self.get_logger().info(f"keypoint set '{keypoint_set.name}': {len(keypoint_set)} points")
 
@@ -93,11 +121,18 @@ class TrackerNode(ManagedNode):
         self._latency_ms = self._busy_ms = 0.0
         self._worker = threading.Thread(target=self._work, name="tracker")
         self._worker.start()
-        compressed = self.parameter("compressed")
+        self._depth_inputs: InputThread | None = None
+        self._depth: Any = None
+        topic = "camera/image_raw/compressed" if self.parameter("compressed") else "camera/image_raw"
+        # image_transport's convention: what is published compressed is named so.
+        self._image_topic = self.resolve_topic_name(topic)
+        compressed = self._image_topic.endswith("/compressed")
+        self._arrivals = self.watch_topic(self._image_topic, self.parameter("image_rate_hz"))
+        self._answers = self.watch_topic("keypoints", self.parameter("image_rate_hz"))
         self._inputs = InputThread(self, "images")
         self._inputs.subscribe(
             CompressedImage if compressed else Image,
-            "camera/image_raw/compressed" if compressed else "camera/image_raw",
+            topic,
             self._on_image,
             QoSProfile(depth=QUEUE_DEPTH, reliability=qos_profile_sensor_data.reliability),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
@@ -112,18 +147,23 @@ class TrackerNode(ManagedNode):
         """Stop listening, finish the image at hand."""
         self._inputs.close()
         self.destroy_timer(self._report_timer)
+        self._listen_to_depth(False)
         self._images.put(None)
         self._worker.join()
+        self.unwatch_topics()
 
     def cleanup(self) -> None:
         """Withdraw the interfaces."""
         self.destroy_service(self._reset_service)
         for publisher in (self._keypoints_publisher, self._overlay_publisher, self._marker_publisher):
             self.destroy_publisher(publisher)
+        if self._annotation_publisher is not None:
+            self.destroy_publisher(self._annotation_publisher)
 
     # -- what arrives ------------------------------------------------------------------------------
 
     def _on_image(self, message: Any) -> None:
+        self._arrivals.tick(self.get_clock().now().nanoseconds, stamp_ns_of(message))
         self._images.put(message)
         while self._images.qsize() > QUEUE_DEPTH:  # too slow for the camera: the newest images matter most
             try:
@@ -134,6 +174,21 @@ class TrackerNode(ManagedNode):
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
+
+    def _on_depth(self, message: Image) -> None:
+        self._depth = message
+
+    def _listen_to_depth(self, wanted: bool) -> None:
+        """Depth images are large: they are asked for only while somebody looks at markers."""
+        if wanted and self._depth_inputs is None:
+            self._depth_inputs = InputThread(self, "depth")
+            self._depth_inputs.subscribe(
+                Image, "camera/depth/image_raw", self._on_depth, qos_profile_sensor_data
+            )
+            self._depth_inputs.start()
+        elif not wanted and self._depth_inputs is not None:
+            self._depth_inputs.close()
+            self._depth_inputs, self._depth = None, None
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
@@ -158,8 +213,10 @@ class TrackerNode(ManagedNode):
                 with self._lock:
                     seen = self._keypoints.update(stamp_ns, image)
             self._publish(message.header, image, seen)
+            now_ns = self.get_clock().now().nanoseconds
+            self._answers.tick(now_ns, stamp_ns)
             self._busy_ms = 1e3 * (time.perf_counter() - started)
-            self._latency_ms = (self.get_clock().now().nanoseconds - seen.stamp_ns) / 1e6
+            self._latency_ms = (now_ns - stamp_ns) / 1e6
             self._processed += 1
             self._say_change(seen)
 
@@ -189,46 +246,60 @@ class TrackerNode(ManagedNode):
             confidence=seen.confidence.tolist(),
         )
         self._keypoints_publisher.publish(message)
-        if image is not None and self._overlay_publisher.get_subscription_count():
-            scale = (image.shape[1] / keypoint_set.image_width, image.shape[0] / keypoint_set.image_height)
+        if image is None:
+            return
+        scale = (image.shape[1] / keypoint_set.image_width, image.shape[0] / keypoint_set.image_height)
+        if self._overlay_publisher.get_subscription_count():
             picture = fill_rgb_message(Image(header=header), self._overlay.draw(image, seen, scale))
             self._overlay_publisher.publish(picture)
         if self._marker_publisher.get_subscription_count():
             self._publish_markers(header, seen)
+        if self._annotation_publisher is not None and self._annotation_publisher.get_subscription_count():
+            self._annotation_publisher.publish(foxglove_annotations.image_annotations(header, seen, scale))
 
     def _publish_markers(self, header: Any, seen: KeypointObservation) -> None:
-        """Visible keypoints as points on a plane of constant Z in the optical frame (REP 103)."""
+        """Keypoints in the optical frame: at their depth where it is measured, else on a plane of constant Z."""
         info = self._camera_info
-        if info is None or info.k[0] == 0.0:
-            self.get_logger().warning(
-                "no markers: camera/camera_info is missing or uncalibrated (k[0] is 0); calibrate the camera",
-                throttle_duration_sec=10.0,
-            )
+        try:
+            if info is None:
+                raise CalibrationError("camera/camera_info is missing; publish it beside the images")
+            K = intrinsics(info)
+        except CalibrationError as error:
+            self.get_logger().warning(f"no markers: {error}", throttle_duration_sec=10.0)
             return
-        depth_m = self.parameter("marker_depth_m")
-        K = np.array(info.k).reshape(3, 3)
-        scale = np.array([info.width, info.height]) / (
-            self._keypoints.keypoint_set.image_width,
-            self._keypoints.keypoint_set.image_height,
-        )
-        marker = Marker(header=header, ns="keypoints", type=Marker.SPHERE_LIST, action=Marker.ADD)
-        marker.pose.orientation.w = 1.0
-        marker.scale.x = marker.scale.y = marker.scale.z = 0.012
-        marker.color = ColorRGBA(r=0.0, g=0.8, b=0.55, a=1.0)
-        marker.lifetime = Duration(seconds=0.5).to_msg()
-        for u, v in seen.uv_px[seen.visible] * scale:
-            marker.points.append(
-                Point(x=depth_m * (u - K[0, 2]) / K[0, 0], y=depth_m * (v - K[1, 2]) / K[1, 1], z=depth_m)
-            )
-        self._marker_publisher.publish(MarkerArray(markers=[marker]))
+        keypoint_set = self._keypoints.keypoint_set
+        size = np.array([info.width, info.height], np.float64)
+        uv_px = seen.uv_px * size / (keypoint_set.image_width, keypoint_set.image_height)
+        plane_m = self.parameter("marker_depth_m")
+        z_m = np.full(len(uv_px), plane_m)
+        depth_m = self._depth_near(seen.stamp_ns)
+        if depth_m is not None:
+            measured_m = depth_at(depth_m, uv_px * np.array(depth_m.shape[::-1]) / size)
+            z_m = np.where(np.isfinite(measured_m), measured_m, z_m)
+        points_m = points_in_camera(uv_px, K, z_m)
+        self._marker_publisher.publish(keypoint_markers(header, seen, points_m, plane_m))
+
+    def _depth_near(self, stamp_ns: int) -> DepthImage | None:
+        """The newest depth image, if it is of about this time."""
+        message = self._depth
+        if message is None or abs(stamp_ns_of(message) - stamp_ns) > DEPTH_AGE_NS:
+            return None
+        try:
+            return depth_from_message(message)
+        except ImageFormatError as error:
+            self.get_logger().warning(f"no depth for markers: {error}", throttle_duration_sec=10.0)
+            return None
 
     def _report(self) -> None:
         if not self._worker.is_alive():
             self.set_diagnostic(ERROR, "the tracking thread ended by an error; the log says which")
             return
         if self._processed == 0:
-            self.set_diagnostic(WARN, "no image yet on camera/image_raw")
+            self.set_diagnostic(WARN, f"no image yet on {self._image_topic}")
             return
+        self._listen_to_depth(
+            bool(self.parameter("depth") and self._marker_publisher.get_subscription_count())
+        )
         state = self._keypoints.state
         level = OK if state is TrackerState.TRACKING else WARN
         self.set_diagnostic(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import cv2
@@ -27,8 +27,16 @@ def write_demonstration(
     without: Collection[str] = (),
     lost_images: Collection[int] = (),
     log_offset_ns: int = 0,
+    image_size: tuple[int, int] = (24, 32),
+    image_every_ns: int = ROBOT.control_period_ns,
+    topic_ends: Mapping[str, int] | None = None,
+    custom_data: Mapping[str, str] | None = None,
 ) -> tuple[Path, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """Write `steps` control periods; returns the bag and (image, robot state, action) of each."""
+    """Write `steps` control periods; returns the bag and (image, robot state, action) of each.
+
+    Args:
+        topic_ends: topic -> step from which on it is silent.
+    """
     rng = np.random.default_rng(seed)
     stamp_type, header_type = TYPES.types["builtin_interfaces/msg/Time"], TYPES.types["std_msgs/msg/Header"]
     layout = TYPES.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
@@ -50,7 +58,10 @@ def write_demonstration(
         )
 
     expected = []
+    ends = topic_ends or {}
     writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+    for key, value in (custom_data or {}).items():
+        writer.set_custom_data(key, value)
     with writer:
         connections = {
             topic: writer.add_connection("/" + topic, name, typestore=TYPES)
@@ -59,14 +70,14 @@ def write_demonstration(
         }
 
         def put(topic: str, stamp_ns: int, message) -> None:
-            if topic in connections:
+            if topic in connections and (stamp_ns - START_NS) // image_every_ns < ends.get(topic, steps):
                 writer.write(
                     connections[topic], stamp_ns + log_offset_ns, TYPES.serialize_cdr(message, topics[topic])
                 )
 
         for k in range(steps):
-            stamp_ns = START_NS + k * ROBOT.control_period_ns
-            image = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+            stamp_ns = START_NS + k * image_every_ns
+            image = rng.integers(0, 255, (*image_size, 3), dtype=np.uint8)
             q = rng.uniform(-1, 1, ROBOT.joint_count)
             opening, action = rng.uniform(0, 0.08), rng.uniform(-1, 1, ROBOT.action_size)
             expected.append((image, np.append(q, opening), action))

@@ -13,13 +13,19 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from atk_interfaces.msg import KeypointArray
-from atk_perception.image_codec import fill_rgb_message, rgb_from_message
+from atk_perception.image_codec import (
+    fill_depth_message,
+    fill_rgb_message,
+    rgb_from_message,
+)
 from atk_perception.keypoint_set import KeypointSet
 
 DOMAIN = 12 + os.getpid() % 60
@@ -124,6 +130,114 @@ def test_the_tracker_answers_every_image_exactly_once(make_scene, peer, tmp_path
     finally:
         output = end(process)
     assert "another aspect ratio" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "topic", "suffix"),
+    [
+        (["-p", "compressed:=true"], "camera/image_raw/compressed", ".png"),
+        (["-r", "camera/image_raw:=left/image/compressed"], "left/image/compressed", ".jpg"),
+    ],
+    ids=["parameter", "name"],
+)
+def test_compressed_images_are_tracked_like_raw_ones(make_scene, peer, tmp_path, arguments, topic, suffix):
+    """PNG and JPEG; asked for by a parameter, or by a topic's name as image_transport gives it."""
+    scene = make_scene(seed=11)
+    template = scene.template()
+    KeypointSet.create("set", template.uv_px, template.image_rgb, camera_name="camera").save(tmp_path)
+    reliable = ["-p", f"qos_overrides./{topic}.subscription.reliability:=reliable"]
+    process = start("tracker_node", "-p", f"run_folder:={tmp_path}", *arguments, *reliable)
+    answers: list[KeypointArray] = []
+    publisher = peer.node.create_publisher(CompressedImage, topic, RELIABLE)
+    peer.node.create_subscription(KeypointArray, "keypoints", answers.append, RELIABLE)
+    try:
+        assert peer.until(publisher.get_subscription_count)
+        bgr = cv2.cvtColor(scene.render(), cv2.COLOR_RGB2BGR)
+        for sec in range(1, 4):
+            message = CompressedImage(format=f"rgb8; {suffix[1:]} compressed bgr8")
+            message.header.stamp.sec = sec
+            message.data = cv2.imencode(suffix, bgr)[1].tobytes()
+            publisher.publish(message)
+        cut_short = CompressedImage(format=message.format, data=bytes(message.data)[:100])
+        cut_short.header.stamp.sec = 4
+        publisher.publish(cut_short)
+        assert peer.until(lambda: len(answers) == 4)
+    finally:
+        output = end(process)
+    assert [a.tracker_state for a in answers[:3]] == [KeypointArray.TRACKING] * 3
+    for answer in answers[:3]:
+        uv = np.array(answer.uv_px).reshape(-1, 2)
+        assert np.median(np.linalg.norm(uv - template.uv_px, axis=1)) < 1.0
+    assert answers[3].tracker_state == KeypointArray.TRANSFER_FAILED
+    assert "it may be cut short" in output
+
+
+def test_markers_stand_at_the_measured_depth_or_on_a_plane_and_only_while_somebody_looks(
+    make_scene, peer, tmp_path
+):
+    scene = make_scene(seed=11)
+    template = scene.template()
+    KeypointSet.create("set", template.uv_px, template.image_rgb, camera_name="camera").save(tmp_path)
+    process = start(
+        "tracker_node",
+        *["-p", f"run_folder:={tmp_path}", "-p", "marker_depth_m:=0.9", "-p", "image_rate_hz:=10.0"],
+        *RELIABLE_IMAGES,
+    )
+    markers: list[MarkerArray] = []
+    diagnostics: list[DiagnosticArray] = []
+    answers: list[KeypointArray] = []
+    images = peer.node.create_publisher(Image, "camera/image_raw", RELIABLE)
+    depths = peer.node.create_publisher(Image, "camera/depth/image_raw", RELIABLE)
+    infos = peer.node.create_publisher(CameraInfo, "camera/camera_info", RELIABLE)
+    peer.node.create_subscription(KeypointArray, "keypoints", answers.append, RELIABLE)
+    peer.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
+    depth_m = np.full((480, 640), np.nan, np.float32)
+    left = template.uv_px[:, 0] < 250  # what lies there has a depth, the rest has none
+    depth_m[:, :260] = 0.5
+    picture = scene.render()
+    sec = 0
+
+    def show() -> None:
+        nonlocal sec
+        sec += 1
+        image, depth = fill_rgb_message(Image(), picture), fill_depth_message(Image(), depth_m)
+        info = CameraInfo(width=640, height=480, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
+        for message, publisher in ((info, infos), (depth, depths), (image, images)):
+            message.header.stamp.sec, message.header.frame_id = sec, "camera_optical_frame"
+            publisher.publish(message)
+        count = len(answers)
+        assert peer.until(lambda: len(answers) > count)
+
+    def until_shown(ready) -> None:
+        deadline = time.monotonic() + 30.0
+        while not ready():
+            assert time.monotonic() < deadline
+            show()
+
+    try:
+        assert peer.until(lambda: images.get_subscription_count() and infos.get_subscription_count())
+        show()
+        assert depths.get_subscription_count() == 0
+        looking = peer.node.create_subscription(MarkerArray, "keypoints/markers", markers.append, 10)
+        until_shown(lambda: markers and any(abs(p.z - 0.5) < 1e-3 for p in markers[-1].markers[0].points))
+        points = np.array([[p.x, p.y, p.z] for p in markers[-1].markers[0].points])
+        np.testing.assert_allclose(points[left, 2], 0.5, atol=1e-3)
+        np.testing.assert_allclose(points[template.uv_px[:, 0] > 270, 2], 0.9)
+        back = points @ np.array([[500.0, 0, 320], [0, 500.0, 240], [0, 0, 1]]).T
+        assert np.median(np.linalg.norm(back[:, :2] / back[:, 2:] - template.uv_px, axis=1)) < 1.0
+        peer.node.destroy_subscription(looking)
+        assert peer.until(lambda: depths.get_subscription_count() == 0)
+        named = {status.name: status for array in diagnostics for status in array.status}
+        assert {
+            "tracker",
+            "tracker: /camera/image_raw topic status",
+            "tracker: keypoints topic status",
+        } <= set(named)
+        values = {v.key: v.value for v in named["tracker: /camera/image_raw topic status"].values}
+        assert float(values["Target frequency (Hz)"]) == 10.0
+        assert int(values["Events since startup"]) >= 1
+    finally:
+        end(process)
 
 
 def test_a_tracker_without_a_run_folder_says_so():

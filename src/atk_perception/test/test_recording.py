@@ -6,7 +6,7 @@ import pytest
 from bag_writing import ROBOT, write_demonstration
 from rosbags.highlevel import AnyReader
 
-from atk_perception.frames import BagError, check_bag, read_frames
+from atk_perception.frames import BagError, bag_label, bag_robot, check_bag, read_frames
 from atk_perception.recording import DemonstrationWriter, RecordingError
 from atk_perception.robot_description import RobotDescription
 
@@ -75,3 +75,55 @@ def test_an_unknown_message_type_is_refused(tmp_path):
     with pytest.raises(RecordingError, match="my_msgs/msg/Odd"):
         DemonstrationWriter(tmp_path / "one", {"odd": "my_msgs/msg/Odd"}, ROBOT)
     assert not (tmp_path / "one.recording").exists()
+
+
+def test_an_episode_says_how_it_ended(tmp_path, source):
+    write(tmp_path / "one", source).keep()
+    assert bag_label(tmp_path / "one") == "success"
+    aside = write(tmp_path / "two", source).set_aside()
+    assert aside == tmp_path / "two.discarded"
+    assert bag_label(aside) == "discard"
+    assert len(list(read_frames(aside, ROBOT))) == 12
+    write(tmp_path / "three", source).close_unfinished()
+    assert bag_label(tmp_path / "three.recording") == ""
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        (
+            {"camera": ROBOT.camera.model_copy(update={"name": "left"})},
+            "camera.name: left here, camera there",
+        ),
+        ({"joints": ROBOT.joints.model_copy(update={"names": tuple("abcdefg")})}, r"joints\.names: \('a'"),
+    ],
+)
+def test_a_bag_of_another_robot_is_refused_and_told_what_differs(tmp_path, source, update, message):
+    write(tmp_path / "one", source).keep()
+    other = ROBOT.model_copy(update={"name": "other", **update})
+    for read in (
+        lambda: next(read_frames(tmp_path / "one", other)),
+        lambda: check_bag(tmp_path / "one", other),
+    ):
+        with pytest.raises(BagError, match=rf"recorded with robot 'sim_panda', which differs.*{message}"):
+            read()
+
+
+def test_a_policy_may_run_at_another_rate_than_the_recording_said(tmp_path, source):
+    write(tmp_path / "one", source).keep()
+    slow = ROBOT.model_copy(update={"control_rate_hz": 10.0})
+    assert len(list(read_frames(tmp_path / "one", slow))) == 6
+
+
+def test_a_bag_of_ros2_bag_record_names_no_robot_and_is_read(tmp_path):
+    bag, _ = write_demonstration(tmp_path / "source", steps=12)
+    assert bag_robot(bag) is None
+    assert len(list(read_frames(bag, ROBOT))) == 12
+
+
+def test_an_unreadable_robot_in_a_bag_is_named(tmp_path):
+    bag, _ = write_demonstration(
+        tmp_path / "source", steps=3, custom_data={"atk_robot_file": "format_version: 99"}
+    )
+    with pytest.raises(BagError, match=r"inside bag .*source has format_version 99"):
+        next(read_frames(bag, ROBOT))

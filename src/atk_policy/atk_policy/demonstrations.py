@@ -26,7 +26,7 @@ from atk_perception.frames import BagError, read_frames
 from atk_perception.image_codec import RgbImage
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.keypoint_tracker import KeypointTracker
-from atk_perception.recording import UNFINISHED_SUFFIX
+from atk_perception.recording import DISCARDED_SUFFIX, UNFINISHED_SUFFIX
 from atk_perception.registry import make_matcher, make_tracker
 from atk_perception.robot_description import RobotDescription
 
@@ -111,7 +111,7 @@ def find_bags(paths: Sequence[Path | str]) -> list[Path]:
             inside = sorted(
                 child.parent
                 for child in path.glob("*/metadata.yaml")
-                if not child.parent.name.endswith(UNFINISHED_SUFFIX)
+                if not child.parent.name.endswith((UNFINISHED_SUFFIX, DISCARDED_SUFFIX))
             )
         if not inside:
             raise DemonstrationError(

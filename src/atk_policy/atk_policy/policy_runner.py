@@ -20,6 +20,7 @@ from atk_perception.keypoint_tracker import KeypointObservation
 from atk_perception.robot_description import RobotDescription
 from atk_policy.action_queue import ActionQueue
 from atk_policy.command_plan import CommandPlan
+from atk_policy.kinematics import scene_of
 from atk_policy.policies.protocol import PolicyInput
 from atk_policy.run_folder import RunFolder
 from atk_policy.safe_motion import SafeMotion, Scene
@@ -95,11 +96,12 @@ class PolicyRunner:
         run: keypoint set and policy.
         robot: the robot at hand; its limits and deadlines apply.
         limits: of the safety layer; by default those of `robot`.
-        scene: what else the arm must keep clear of, None for nothing.
+        scene: what else the arm must keep clear of; by default what `robot.scene_check` says.
         ensemble_decay: see ActionQueue; by default what the run folder says.
 
     Raises:
         RunFolderError: the run folder was made for a robot that differs in what matters.
+        RobotDescriptionError: the robot's kinematic model cannot be used.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class PolicyRunner:
         run.require_robot(robot)
         self._run = run
         self._limits = limits or SafetyLimits.of(robot)
-        self._motion = SafeMotion(self._limits.motion, scene)
+        self._motion = SafeMotion(self._limits.motion, scene or scene_of(robot))
         self._period_ns = robot.control_period_ns
         self._period_s = robot.control_period_ns / 1e9
         self._horizon = run.file.horizon

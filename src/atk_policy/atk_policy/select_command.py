@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from atk_perception.frames import BagError, JointStateError
+from atk_perception.frames import BagError, JointStateError, bag_robot
 from atk_perception.image_codec import ImageFormatError
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from atk_policy.demonstrations import DemonstrationError, find_bags
-from atk_policy.run_folder import REPORT_FOLDER, ROBOT_FILE
+from atk_policy.run_folder import REPORT_FOLDER
 from atk_policy.selection import STAGES, SelectionConfig, SelectionError, select_keypoints
 
 USER_ERRORS = (
@@ -79,13 +79,16 @@ def robot_of(demonstrations: list[Path], path: Path | None) -> RobotDescription:
     Raises:
         RobotDescriptionError: there is none.
     """
-    recorded = path or find_bags(demonstrations)[0] / ROBOT_FILE
-    if path is None and not recorded.is_file():
+    if path is not None:
+        return RobotDescription.load(path)
+    bag = find_bags(demonstrations)[0]
+    recorded = bag_robot(bag)
+    if recorded is None:
         raise RobotDescriptionError(
-            f"{recorded} does not exist (bags of 'ros2 bag record' do not hold it); give --robot with the description "
-            "of the robot that the demonstrations were recorded on"
+            f"{bag} holds no robot description (bags of 'ros2 bag record' do not); give --robot with that of the robot "
+            "that the demonstrations were recorded on"
         )
-    return RobotDescription.load(recorded)
+    return recorded
 
 
 class Bars:

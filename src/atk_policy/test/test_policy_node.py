@@ -302,14 +302,6 @@ def checked_graph(run_folder, tmp_path) -> Iterator[Graph]:
     """With a robot whose plans are checked by a moveit node, here by the test."""
     content = yaml.safe_load(ROBOT_PATH.read_text())
     content["scene_check"] = "moveit"
-    content["kinematics"] = {
-        "model": "panda.xml",
-        "tip": "tip",
-        "moveit_group": "panda_arm",
-        "workspace_min_m": [-1.0, -1.0, 0.0],
-        "workspace_max_m": [1.0, 1.0, 1.0],
-    }
-    (tmp_path / "panda.xml").touch()
     robot = tmp_path / "robot.yaml"
     robot.write_text(yaml.safe_dump(content))
     graph = Graph(run_folder, DOMAIN_ID + 1, robot)

@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from run_folders import ROBOT, write_run_folder
+from run_folders import ROBOT as SIM_PANDA
+from run_folders import write_run_folder
 
 from atk_perception.frames import Frame, RobotState
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
+from atk_policy.kinematics import KinematicModel
 from atk_policy.policy_runner import Arrival, PolicyRunner, RunState
 from atk_policy.safety import SafetyLimits
 
+# What is around the arm is looked at in tests of its own.
+ROBOT = SIM_PANDA.model_copy(update={"scene_check": "none"})
 HOME = np.append(ROBOT.home_rad, 0.04)
 PERIOD_NS = ROBOT.control_period_ns
 PERIOD_S = PERIOD_NS / 1e9
@@ -212,6 +216,20 @@ def test_an_arm_that_does_not_follow_is_held(hasty):
         steps.append(hasty.step(frame(len(steps))))
     assert steps[-1].cause == "not_following"
     assert len(steps) * PERIOD_S == pytest.approx(1.0, abs=0.2)
+
+
+def test_the_scene_of_the_robot_description_is_kept_clear(hasty_run):
+    """The random policy leaves the workspace in a hurry; the arm brakes before."""
+    runner = PolicyRunner(hasty_run, SIM_PANDA)
+    runner.start()
+    model = KinematicModel(SIM_PANDA)
+    measured, causes = HOME, set()
+    for k in range(60):
+        step = runner.step(frame(k, measured))
+        causes.add(step.cause)
+        measured = step.command
+        assert model.scene_fault(measured[None, :-1]) == ("", -1)
+    assert "workspace" in causes
 
 
 class NoGo:

@@ -43,6 +43,7 @@ FIRST_SEED = 20_000
 MOVING_RAD_S = 0.15
 OBSERVE_S = 1.6
 RESUME_S = 1.2
+ON_DISK_S = 0.5
 
 
 class Outcome(Enum):
@@ -293,7 +294,7 @@ FAULTS = (
     ),
     Fault("future_run_folder", Outcome.REFUSE, ("format_version 99",)),
     # Recorded data.
-    Fault("disk_full", Outcome.KEEP, ("cannot write",)),
+    Fault("disk_full", Outcome.KEEP, ("the recording has ended: File too large",)),
     Fault("kill_recorder", Outcome.KEEP, ("record_node ended",)),
 )
 
@@ -390,11 +391,14 @@ def refuse(fault: Fault, seed: int, run_folder: Path, robot_path: Path, scratch:
 
 
 def record(fault: Fault, seed: int, robot_path: Path, scratch: Path, domain_id: int) -> Result:
-    """Spoil a recording in its middle; what the recorder said to have written must be readable afterwards."""
+    """Spoil a recording in its middle; what had reached the disk must be readable afterwards.
+
+    The recorder writes chunks of a megabyte, four a second here: what it took `ON_DISK_S` before is on the disk.
+    """
     result = Result(fault.name, seed)
     folder = scratch / f"{fault.name}_{seed}"
     shutil.rmtree(folder, ignore_errors=True)
-    written: list[RecordStatus] = []
+    written: list[tuple[float, int]] = []
     with NodeGraph(folder / "logs", domain_id) as nodes:
         sim = demo._sim_parameters(argparse.Namespace(task="sushi"), robot_path)
         nodes.start("atk_sim", "sim_robot_node", sim)
@@ -404,25 +408,35 @@ def record(fault: Fault, seed: int, robot_path: Path, scratch: Path, domain_id: 
             {"robot": str(robot_path), "output": str(folder), "use_sim_time": True},
         )
         with ClosedLoopClient(nodes) as client:
-            client.node.create_subscription(RecordStatus, "recorder/status", written.append, STATUS_QOS)
+            client.node.create_subscription(
+                RecordStatus,
+                "recorder/status",
+                lambda status: written.append((time.monotonic(), status.images)),
+                STATUS_QOS,
+            )
             client.start_recording("episode")
             client.reset("sushi", "RP", seed, "expert")
-            client.wait_for("images to be recorded", lambda: bool(written) and written[-1].images >= 25, 60.0)
+            client.wait_for("images to be recorded", lambda: bool(written) and written[-1][1] >= 25, 60.0)
             if fault.name == "disk_full":
                 # The kernel refuses every further byte of any file of this process, as a full disk would.
                 grown = sum(path.stat().st_size for path in (folder / "episode.recording").rglob("*.mcap"))
                 subprocess.run(["prlimit", "--pid", str(recorder.pid), f"--fsize={grown + 1}"], check=True)
-                time.sleep(3.0)
-                said = nodes.log("record_node")
-                client.end_recording(RecordEpisode.Request.KEEP)
-                said += nodes.log("record_node")
+                struck_s = time.monotonic()
+                try:
+                    time.sleep(3.0)
+                    said = client.end_recording(RecordEpisode.Request.KEEP)
+                except GraphError as refusal:
+                    said = str(refusal)
             else:
                 recorder.kill()
+                struck_s = time.monotonic()
                 recorder.wait()
                 said = _ended(nodes)
-            images = written[-1].images
+            images = max((count for t_s, count in written if t_s < struck_s - ON_DISK_S), default=0)
     if not any(cause in said for cause in fault.causes):
         result.unnamed = said.strip()[-300:] or "nothing was said"
+    if images == 0:
+        result.wrong = f"nothing had been recorded {ON_DISK_S} s before the fault"
     result.records_lost = max(0, images - _readable_images(folder, robot_path))
     return result
 
@@ -442,7 +456,9 @@ def _readable_images(folder: Path, robot_path: Path) -> int:
     count = 0
     for bag in bags:
         subprocess.run(
-            [str(executable_path("atk_perception", "recover")), str(bag)], capture_output=True, check=False
+            [str(executable_path("atk_perception", "recover_bag")), str(bag)],
+            capture_output=True,
+            check=False,
         )
         try:
             count = max(count, sum(1 for _ in bag_messages(bag, [robot.camera.recorded_topic])))
