@@ -190,11 +190,13 @@ class FrameAligner(Generic[T]):
         """Add a trajectory: (P, J) positions [rad] to be reached at stamp + time_from_start.
 
         It replaces what an earlier trajectory still had to say. A point is the action of the
-        control period at whose end it is to be reached.
+        control period at whose end it is to be reached; the first point goes before later points of
+        the trajectory that it replaces, however late in its period it came.
         """
         self._commands.truncate(stamp_ns)
-        for offset_ns, position in zip(time_from_start_ns, joint_position_rad, strict=True):
-            self._commands.add(max(stamp_ns, stamp_ns + offset_ns - self._robot.control_period_ns), position)
+        for k, (offset_ns, position) in enumerate(zip(time_from_start_ns, joint_position_rad, strict=True)):
+            due_ns = max(stamp_ns, stamp_ns + offset_ns - self._robot.control_period_ns)
+            self._commands.add(due_ns, position, is_plan=k > 0)
 
     def finish(self) -> list[Frame[T]]:
         """The last frame, whose action has no next frame to end it. Call once, at the end of a bag."""
@@ -266,28 +268,31 @@ class _HeldSignal:
     def __init__(self) -> None:
         self._stamps_ns: list[int] = []
         self._values: list[FloatArray] = []
+        self._is_plan: list[bool] = []
 
-    def add(self, stamp_ns: int, value: FloatArray) -> None:
+    def add(self, stamp_ns: int, value: FloatArray, *, is_plan: bool = False) -> None:
+        """A command for `stamp_ns`; `is_plan` one that counts only where no news came."""
         index = len(self._stamps_ns)
         while index and self._stamps_ns[index - 1] > stamp_ns:
             index -= 1
         self._stamps_ns.insert(index, stamp_ns)
         self._values.insert(index, np.asarray(value, dtype=np.float64))
+        self._is_plan.insert(index, is_plan)
 
     def truncate(self, stamp_ns: int) -> None:
         index = bisect_left(self._stamps_ns, stamp_ns)
-        del self._stamps_ns[index:], self._values[index:]
+        del self._stamps_ns[index:], self._values[index:], self._is_plan[index:]
 
     def take(self, from_ns: int, until_ns: int) -> tuple[FloatArray | None, bool]:
-        """First value in [from, until) and True; else the one in effect (or None) and False."""
-        index = bisect_left(self._stamps_ns, from_ns)
-        is_new = index < len(self._stamps_ns) and self._stamps_ns[index] < until_ns
-        chosen = index if is_new else index - 1
+        """First value in [from, until), news before plans, and True; else the one in effect (or None) and False."""
+        index, end = bisect_left(self._stamps_ns, from_ns), bisect_left(self._stamps_ns, until_ns)
+        is_new = index < end
+        chosen = next((k for k in range(index, end) if not self._is_plan[k]), index) if is_new else index - 1
         if chosen < 0:
             return None, False
         value = self._values[chosen]
         # Keep the chosen one: it may still be in effect later.
-        del self._stamps_ns[:chosen], self._values[:chosen]
+        del self._stamps_ns[:chosen], self._values[:chosen], self._is_plan[:chosen]
         return value, is_new
 
 
@@ -571,9 +576,20 @@ def _add_arm_command(
             int(p.time_from_start.sec) * 1_000_000_000 + int(p.time_from_start.nanosec)
             for p in message.points
         ]
-        positions = np.array([np.asarray(p.positions, dtype=np.float64)[order] for p in message.points])
+        points = [np.asarray(p.positions, dtype=np.float64) for p in message.points]
+        if not all(p.size == len(message.joint_names) and np.isfinite(p).all() for p in points):
+            raise BagError(
+                f"bag {path}: a trajectory has a point without finite positions for {list(message.joint_names)}"
+            )
+        positions = np.array([p[order] for p in points])
         aligner.add_trajectory_command(stamp_ns, offsets_ns, positions)
         return
+    if not hasattr(message, "data"):
+        raise BagError(
+            f"bag {path}: {robot.topics.command} holds {getattr(message, '__msgtype__', type(message).__name__)}, which says "
+            "no joint positions. Record the trajectory or positions that reach the controller, as MoveIt Servo publishes "
+            "them on its command_out_topic, and name that topic in topics.command"
+        )
     values = np.asarray(message.data, dtype=np.float64)
     if values.shape != (robot.joint_count,) or not np.isfinite(values).all():
         raise BagError(
@@ -627,7 +643,9 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
     ]
     latest_ns = 0
     for topic, log_ns, message in bag_messages(path, needed):
-        stamps.setdefault(topic, []).append(stamp_ns_of(message) if hasattr(message, "header") else log_ns)
+        # The stamp of a trajectory is 0 where it begins at once.
+        stamp_ns = stamp_ns_of(message) if hasattr(message, "header") else 0
+        stamps.setdefault(topic, []).append(stamp_ns or log_ns)
         if topic == image_topic:
             latest_ns = max(latest_ns, log_ns - stamp_ns_of(message))
     times_s = {t: np.sort(np.asarray(stamps.get(t, []), dtype=np.int64)) / 1e9 for t in needed}

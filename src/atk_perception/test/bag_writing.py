@@ -31,11 +31,13 @@ def write_demonstration(
     image_every_ns: int = ROBOT.control_period_ns,
     topic_ends: Mapping[str, int] | None = None,
     custom_data: Mapping[str, str] | None = None,
+    arm_command: str = "positions",
 ) -> tuple[Path, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Write `steps` control periods; returns the bag and (image, robot state, action) of each.
 
     Args:
         topic_ends: topic -> step from which on it is silent.
+        arm_command: "positions", "trajectory" (the action and what else was planned then) or "twist".
     """
     rng = np.random.default_rng(seed)
     stamp_type, header_type = TYPES.types["builtin_interfaces/msg/Time"], TYPES.types["std_msgs/msg/Header"]
@@ -48,13 +50,43 @@ def write_demonstration(
     topics = {
         ROBOT.camera.recorded_topic: image_type,
         ROBOT.topics.joint_states: state_type,
-        ROBOT.topics.command: array_type,
+        ROBOT.topics.command: {
+            "positions": array_type,
+            "trajectory": "trajectory_msgs/msg/JointTrajectory",
+            "twist": "geometry_msgs/msg/TwistStamped",
+        }[arm_command],
         ROBOT.topics.gripper_command: array_type,
     }
 
     def header(stamp_ns: int):
         return header_type(
             stamp=stamp_type(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9), frame_id="camera"
+        )
+
+    def arm_message(action: np.ndarray, rng: np.random.Generator):
+        if arm_command == "positions":
+            return TYPES.types[array_type](layout=layout, data=action)
+        if arm_command == "twist":
+            vector = TYPES.types["geometry_msgs/msg/Vector3"](x=0.1, y=0.0, z=0.0)
+            twist = TYPES.types["geometry_msgs/msg/Twist"](linear=vector, angular=vector)
+            return TYPES.types["geometry_msgs/msg/TwistStamped"](header=header(1), twist=twist)
+        point, duration = (
+            TYPES.types["trajectory_msgs/msg/JointTrajectoryPoint"],
+            TYPES.types["builtin_interfaces/msg/Duration"],
+        )
+        planned = [action, *rng.uniform(-1, 1, (3, len(action)))]
+        points = [
+            point(
+                positions=position,
+                velocities=np.zeros(len(action)),
+                accelerations=np.zeros(0),
+                effort=np.zeros(0),
+                time_from_start=duration(sec=0, nanosec=k * ROBOT.control_period_ns),
+            )
+            for k, position in enumerate(planned, start=1)
+        ]
+        return TYPES.types["trajectory_msgs/msg/JointTrajectory"](
+            header=header(0), joint_names=list(ROBOT.joints.names), points=points
         )
 
     expected = []
@@ -104,7 +136,7 @@ def write_demonstration(
                 put(
                     ROBOT.topics.command,
                     stamp_ns + 2_000_000,
-                    TYPES.types[array_type](layout=layout, data=action[:-1]),
+                    arm_message(action[:-1], rng),
                 )
                 put(
                     ROBOT.topics.gripper_command,

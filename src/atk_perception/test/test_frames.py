@@ -135,6 +135,60 @@ def test_the_action_is_the_first_command_after_the_image(tmp_path):
         np.testing.assert_allclose(frame.action, action)
 
 
+def test_of_a_trajectory_the_action_is_its_first_point_as_a_position_command_would_be(tmp_path):
+    bag, expected = write_demonstration(tmp_path / "demo", steps=6, arm_command="trajectory")
+    for frame, (_, _, action) in zip(read_frames(bag, ROBOT), expected, strict=True):
+        np.testing.assert_allclose(frame.action, action)
+    assert check_bag(bag, ROBOT).problems == (), (
+        "times of trajectories are those of their arrival, not their stamp 0"
+    )
+
+
+def test_trajectories_and_positions_that_come_at_the_same_uneven_times_are_the_same_actions():
+    """The second point of a plan is due when the next plan comes: it must not be taken for it."""
+    rng = np.random.default_rng(0)
+    plans = rng.uniform(-1, 1, (60, 4, ROBOT.joint_count))
+    late_ns = rng.integers(1_000_000, 45_000_000, len(plans))
+    offsets_ns = PERIOD_NS * np.arange(1, 5)
+
+    def actions(add) -> list[np.ndarray]:
+        aligner: FrameAligner[int] = FrameAligner(ROBOT, with_actions=True)
+        frames = []
+        for k, plan in enumerate(plans):
+            stamp_ns = 10**9 + k * PERIOD_NS
+            frames += aligner.add_robot_state(state(stamp_ns, 0.0))
+            frames += aligner.add_payload(stamp_ns, k)
+            add(aligner, stamp_ns + int(late_ns[k]), plan)
+            aligner.add_gripper_command(stamp_ns + int(late_ns[k]), 0.04)
+        return [frame.action for frame in [*frames, *aligner.finish()]]
+
+    by_position = actions(lambda aligner, now_ns, plan: aligner.add_command(now_ns, plan[0]))
+    by_plan = actions(lambda aligner, now_ns, plan: aligner.add_trajectory_command(now_ns, offsets_ns, plan))
+    assert len(by_position) == len(plans)
+    np.testing.assert_array_equal(by_plan, by_position)
+
+
+def test_a_trajectory_that_nothing_replaces_is_followed_point_by_point():
+    aligner: FrameAligner[int] = FrameAligner(ROBOT, with_actions=True)
+    points = np.arange(4)[:, None] * np.ones(ROBOT.joint_count)
+    frames = []
+    for k in range(6):
+        stamp_ns = 10**9 + k * PERIOD_NS
+        frames += aligner.add_robot_state(state(stamp_ns, 0.0))
+        frames += aligner.add_payload(stamp_ns, k)
+        if k == 0:
+            aligner.add_trajectory_command(stamp_ns + 5_000_000, PERIOD_NS * np.arange(1, 5), points)
+            aligner.add_gripper_command(stamp_ns + 5_000_000, 0.04)
+    frames += aligner.finish()
+    assert [frame.action[0] for frame in frames] == [0, 1, 2, 3, 3, 3]
+
+
+def test_commands_that_say_no_positions_are_refused(tmp_path):
+    bag, _ = write_demonstration(tmp_path / "demo", steps=3, arm_command="twist")
+    with pytest.raises(BagError, match=r"TwistStamped, which says no joint positions.*command_out_topic"):
+        list(read_frames(bag, ROBOT))
+
+
 def test_a_slower_command_is_held_between_its_messages(tmp_path):
     bag, expected = write_demonstration(tmp_path / "demo", steps=8, command_every=2)
     frames = list(read_frames(bag, ROBOT))

@@ -141,6 +141,7 @@ class PolicyNode(ManagedNode):
         self._waiting: dict[int, tuple[int, int]] = {}  # stamp -> arrival, visible: not answered yet
         self._joint_state_ns: int | None = None
         self._measured: FloatArray | None = None  # (J,) by the newest joint state
+        self._output.begin()
         self._joint_fault: tuple[int, str] | None = None  # stamp and cause of a bad newest joint state
         # When a frame was last answered, or the run began; and when a command was last due. See _passing_ns.
         self._alive_ns = self._due_ns = self._passing_ns()

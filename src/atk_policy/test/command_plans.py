@@ -28,7 +28,7 @@ def robot_with(*, gripper: dict[str, object] | None = None, **changes: object) -
 
 
 KINEMATICS = Kinematics(
-    model="panda.xml",
+    model="package://atk_bringup/config/robots/models/panda.xml",
     tip="tip",
     workspace_min_m=(-1, -1, 0),
     workspace_max_m=(1, 1, 1),

@@ -193,7 +193,6 @@ def test_servo_is_switched_gets_velocities_and_rest_as_the_last_word(bench):
 def test_servo_gets_twists_of_the_tip_and_rest_as_the_last_word(bench):
     need_control_msgs()
     need_moveit_msgs()
-    pytest.importorskip("atk_policy.kinematics", reason="needs the arm's model")
     one = bench(SERVO_ROBOT)
     controllers = one.start_controllers()
     count = one.send_all()

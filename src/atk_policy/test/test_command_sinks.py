@@ -8,7 +8,16 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from command_plans import ACTION_ROBOT, JOG_ROBOT, PARALLEL_ROBOT, ROBOT, TRAJECTORY_ROBOT, plans, robot_with
+from command_plans import (
+    ACTION_ROBOT,
+    JOG_ROBOT,
+    PARALLEL_ROBOT,
+    ROBOT,
+    SERVO_ROBOT,
+    TRAJECTORY_ROBOT,
+    plans,
+    robot_with,
+)
 
 from atk_perception.robot_description import Gripper, RobotDescription
 from atk_policy.command_plan import CommandPlan
@@ -16,6 +25,7 @@ from atk_policy.command_sinks import ARM_SINKS, GRIPPER_SINKS, make_arm_sink, ma
 from atk_policy.command_sinks.gripper_goals import PERIOD_S, RETRY_S, SETTLED_S, GripperGoals
 from atk_policy.command_sinks.protocol import Moment
 from atk_policy.command_sinks.servo import CORRECTION_SHARE, command_type, joint_velocity
+from atk_policy.kinematics import KinematicModel
 
 POSITION = np.stack([np.append(np.linspace(0, 0.6, 7) + 0.01 * k, 0.08 - 0.01 * k) for k in range(4)])
 VELOCITY = np.vstack([np.full((3, 8), 0.2), np.zeros((1, 8))])
@@ -74,7 +84,9 @@ def test_the_action_gets_the_same_trajectory_and_knows_failure_from_replacement(
 def test_gripper_actions_take_the_joints_position_not_the_opening():
     pytest.importorskip("control_msgs")
     franka = make_gripper_sink(ACTION_ROBOT).command(0.06).command
-    assert (franka.position, franka.max_effort) == (0.03, 20.0), "half the opening, as franka_gripper takes it"
+    assert (franka.position, franka.max_effort) == (0.03, 20.0), (
+        "half the opening, as franka_gripper takes it"
+    )
     # A Robotiq's joint grows from 0 to 0.7929 rad as it shuts.
     changes = {"joint": "knuckle", "opening_at_zero_m": 0.085, "opening_per_joint_m": -0.1072, "max_m": 0.085}
     entries = {**PARALLEL_ROBOT.gripper.model_dump(), **changes}
@@ -83,7 +95,12 @@ def test_gripper_actions_take_the_joints_position_not_the_opening():
     shut = robotiq.command(0.0).command
     assert (shut.name, list(shut.effort)) == (["knuckle"], [20.0])
     assert shut.position[0] == pytest.approx(0.7929, abs=1e-4)
-    assert list(make_gripper_sink(robot_with(gripper=entries | {"max_effort": None})).command(0.0).command.effort) == []
+    assert (
+        list(
+            make_gripper_sink(robot_with(gripper=entries | {"max_effort": None})).command(0.0).command.effort
+        )
+        == []
+    )
 
 
 def goals_of(openings_m: list[float], period_s: float = 0.05) -> list[tuple[int, float]]:
@@ -168,6 +185,23 @@ def test_joint_commands_are_stamped_and_named():
     assert message.joint_names == list(ROBOT.joints.names)
     assert np.allclose(message.velocities, 0.2)
     assert len(message.displacements) == 0
+
+
+def test_twists_are_the_velocity_of_the_tip_in_axes_of_the_base():
+    model = KinematicModel(SERVO_ROBOT)
+    at, step_s = np.array(ROBOT.home_rad), 1e-6
+    message = make_arm_sink(SERVO_ROBOT).command(PLAN, replace(NOW, measured=at))
+    velocity = joint_velocity(PLAN, replace(NOW, measured=at), VELOCITY_MAX)
+    before, after = model.tip_pose(at), model.tip_pose(at + step_s * velocity)
+    moved = (after - before) / step_s
+    turned = moved[:3, :3] @ before[:3, :3].T  # skew-symmetric: the angular velocity
+    linear, angular = message.twist.linear, message.twist.angular
+    assert np.allclose([linear.x, linear.y, linear.z], moved[:3, 3], atol=1e-5)
+    assert np.allclose(
+        [angular.x, angular.y, angular.z], [turned[2, 1], turned[0, 2], turned[1, 0]], atol=1e-5
+    )
+    assert message.header.frame_id == "panda_link0"
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (3, 500_000_000)
 
 
 def test_servo_is_switched_at_the_node_of_the_topic():

@@ -15,6 +15,8 @@ import pytest
 import rclpy
 import yaml
 from ament_index_python.packages import get_package_prefix
+from command_plans import ACTION_ROBOT
+from controller_process import ControllerProcess
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -26,6 +28,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
+from atk_policy.policy_runner import RunState
 
 DOMAIN_ID = 12 + os.getpid() % 80  # and the next one, for nodes that are ended in a test
 JOINT_NAMES = [*ROBOT.joints.names, ROBOT.gripper.joint]
@@ -345,6 +348,46 @@ def test_plans_that_nobody_checks_or_that_collide_are_held(checked_graph):
     graph.answer()
     assert graph.answer().state == PolicyStatus.RUNNING
     assert "hand and table" in graph.end_process()
+
+
+@pytest.fixture
+def action_graph(run_folder, tmp_path) -> Iterator[Graph]:
+    """With a robot whose arm and gripper are driven by actions."""
+    pytest.importorskip("control_msgs", reason="control_msgs comes with ROS from apt, not from PyPI")
+    robot = tmp_path / "robot.yaml"
+    robot.write_text(ACTION_ROBOT.dump())
+    graph = Graph(run_folder, DOMAIN_ID + 1, robot)
+    yield graph
+    graph.close()
+
+
+def test_controllers_that_are_missing_refuse_or_give_up_are_held_and_named(action_graph, tmp_path):
+    graph = action_graph
+
+    def answer_until(what: str) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while what not in ((status := graph.answer()).hold_cause, RunState(status.state).name):
+            assert time.monotonic() < deadline, f"waited for {what}, got {status}"
+
+    graph.start()
+    assert graph.answer().hold_cause == "controller_missing"
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN_ID + 1)}
+    controllers = ControllerProcess(ACTION_ROBOT, tmp_path, environment)
+    try:
+        answer_until("RUNNING")
+        for mode, cause in (("refuse", "controller_rejected"), ("abort", "controller_aborted")):
+            controllers.mode(mode)
+            answer_until(cause)
+            controllers.mode("accept")
+            answer_until("RUNNING")
+        graph.end_run()
+        report = controllers.end()
+        assert report["arm"]["count"] > 0
+        assert report["gripper"]["count"] > 0
+        assert report["arm"]["violations"] + report["gripper"]["violations"] == []
+    finally:
+        controllers.kill()
+    assert "PATH_TOLERANCE_VIOLATED: panda_joint1 0.2 rad off" in graph.end_process()
 
 
 def test_a_run_folder_of_a_future_format_ends_the_process_with_what_to_do(run_folder, tmp_path):

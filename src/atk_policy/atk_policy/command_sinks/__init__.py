@@ -37,9 +37,9 @@ def _made_by(module: str, name: str) -> Callable[[RobotDescription], Any]:
 
 def _servo_twist(robot: RobotDescription) -> ArmSink:
     from atk_policy.command_sinks.servo_twist import ServoTwistSink
+    from atk_policy.kinematics import KinematicModel  # with MuJoCo, which no other sink needs
 
-    # MuJoCo is imported only where the tip's motion is asked for.
-    return ServoTwistSink(robot, import_module("atk_policy.kinematics").KinematicModel(robot))
+    return ServoTwistSink(robot, KinematicModel(robot))
 
 
 ARM_SINKS: dict[str, SinkKind[ArmSink]] = {
