@@ -57,7 +57,7 @@ def declared(package: str, executable: str) -> tuple[str, frozenset[str]]:
 
 
 def test_the_graph_is_made_of_the_documented_nodes():
-    assert sorted(NODE_NAMES) == ["camera", "policy", "recorder", "selection", "sim", "tracker"]
+    assert sorted(NODE_NAMES) == ["camera", "moveit", "policy", "recorder", "selection", "sim", "tracker"]
 
 
 @pytest.mark.parametrize("node", NODES, ids=NODE_NAMES)

@@ -106,7 +106,9 @@ def test_sim_brings_the_documented_graph_up_and_down(run_folder, log, domain_id)
         ours = {
             topic for topic in ours if "/_action/" not in topic and not topic.endswith("/transition_event")
         }
-        assert ours == set(documented) - {"/joint_trajectory_controller/joint_trajectory"}
+        absent = {"/joint_trajectory_controller/joint_trajectory", "/recorder/status"}
+        absent |= {"/policy/plan", "/policy/plan_check"}
+        assert ours == set(documented) - absent
         assert {topic: published[topic] for topic in ours} == {topic: documented[topic] for topic in ours}
         for node in ("/sim", "/tracker", "/policy"):
             assert graph.parameters(node, ["use_sim_time", "autostart"]) == [True, True]
@@ -215,6 +217,23 @@ def test_robot_waits_for_a_request_and_plays_images_from_a_folder(run_folder, tm
         assert tracker.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
         time.sleep(1.0)
         assert not commands
+
+
+def test_the_moveit_node_runs_where_the_robot_description_asks_for_it(run_folder, tmp_path, log, domain_id):
+    """Without MoveIt it ends with what to install, and the launch with it: plans that nobody checks are not carried out."""
+    robot = tmp_path / "robot.yaml"
+    text = (PACKAGE / "config" / "robots" / "sim_panda.yaml").read_text()
+    assert "scene_check: model" in text
+    robot.write_text(text.replace("scene_check: model", "scene_check: moveit"))
+    with LaunchedGraph(
+        LAUNCH / "robot.launch.py", {"run_folder": run_folder, "robot": robot}, log, domain_id
+    ) as graph:
+        graph.ends()
+        assert re.search(r"apt install ros-jazzy-moveit-py|parameter 'moveit_config' is ''", graph.log()), (
+            graph.log()
+        )
+        assert "moveit ended" in graph.log()
+        assert not graph.left_over()
 
 
 def test_select_offers_its_action(log, domain_id):
