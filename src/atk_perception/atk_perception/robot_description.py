@@ -131,6 +131,7 @@ class Kinematics(_Model):
         tip: body or site that the workspace box is about.
         workspace_min_m, workspace_max_m: the box that the tip stays in, in the model's base frame.
         moveit_group: planning group of the moveit node; empty where there is no MoveIt.
+        base_frame: TF frame of the model's base, which servo_twist gives its twists in; else it may be empty.
     """
 
     model: str
@@ -138,6 +139,7 @@ class Kinematics(_Model):
     workspace_min_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     workspace_max_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     moveit_group: str = ""
+    base_frame: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -213,6 +215,10 @@ class RobotDescription(_Model):
             raise ValueError(
                 f"scene_check {self.scene_check} with command_sink {self.command_sink} needs the entry "
                 "'kinematics': the model, its tip and the workspace"
+            )
+        if self.command_sink == "servo_twist" and self.kinematics and not self.kinematics.base_frame:
+            raise ValueError(
+                "command_sink servo_twist needs kinematics.base_frame, the TF frame of the arm's base, such as panda_link0"
             )
         if self.scene_check == "moveit" and self.kinematics and not self.kinematics.moveit_group:
             raise ValueError("scene_check moveit needs kinematics.moveit_group")

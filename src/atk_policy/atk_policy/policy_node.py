@@ -36,8 +36,8 @@ from atk_perception.input_thread import InputThread
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.robot_description import RobotDescription
-from atk_policy.command_plan import CommandPlan
-from atk_policy.command_sinks import make_command_sink
+from atk_policy.command_output import CommandOutput
+from atk_policy.command_plan import CommandPlan, FloatArray
 from atk_policy.command_sinks.joint_trajectory import trajectory_message
 from atk_policy.policy_runner import DISCONTINUITY_NS, Arrival, PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder, RunFolderError
@@ -112,11 +112,7 @@ class PolicyNode(ManagedNode):
             velocity_scale=self.parameter("velocity_scale"),
         )
         self._runner = PolicyRunner(self._run, self._robot, limits=limits)
-        self._sink = make_command_sink(self._robot)
-        self._command_publishers = [
-            self.create_lifecycle_publisher(channel.message_type, channel.topic, 10)
-            for channel in self._sink.channels
-        ]
+        self._output = CommandOutput(self, self._robot)
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
         # With scene_check 'moveit' every plan is looked at by the moveit node.
         self._plan_publisher = None
@@ -144,6 +140,7 @@ class PolicyNode(ManagedNode):
         self._events: queue.SimpleQueue[KeypointArray | JointState | None] = queue.SimpleQueue()
         self._waiting: dict[int, tuple[int, int]] = {}  # stamp -> arrival, visible: not answered yet
         self._joint_state_ns: int | None = None
+        self._measured: FloatArray | None = None  # (J,) by the newest joint state
         self._joint_fault: tuple[int, str] | None = None  # stamp and cause of a bad newest joint state
         # When a frame was last answered, or the run began; and when a command was last due. See _passing_ns.
         self._alive_ns = self._due_ns = self._passing_ns()
@@ -197,7 +194,8 @@ class PolicyNode(ManagedNode):
         del self._runner  # while the interpreter still runs: Ruckig's binding wants to be torn down before it
         self._action_server.destroy()
         self.destroy_service(self._stop_service)
-        for publisher in (*self._command_publishers, self._status_publisher, self._plan_publisher):
+        self._output.destroy()
+        for publisher in (self._status_publisher, self._plan_publisher):
             if publisher is not None:
                 self.destroy_publisher(publisher)
 
@@ -246,11 +244,11 @@ class PolicyNode(ManagedNode):
         try:
             state = robot_state_from_message(message.name, message.position, self._robot, stamp_ns)
         except JointStateError as error:
-            self._joint_fault = (stamp_ns, error.cause)
+            self._joint_fault, self._measured = (stamp_ns, error.cause), None
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
             self._answer_faulty()
             return
-        self._joint_fault = None
+        self._joint_fault, self._measured = None, state.joint_position_rad
         self._joint_state_ns = stamp_ns
         self._handle(self._aligner.add_robot_state(state))
 
@@ -280,7 +278,7 @@ class PolicyNode(ManagedNode):
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s > frame.stamp_ns}
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
             arrival = Arrival(self._now_ns(), keypoints_ns, joint_state_ns)
-            if fault := self._plan_fault():
+            if fault := self._plan_fault() or self._output.fault():
                 self._hold(frame.stamp_ns, fault)
                 continue
             self._publish(self._runner.step(frame, arrival, partial(self._next_due_s, frame.stamp_ns)))
@@ -354,10 +352,7 @@ class PolicyNode(ManagedNode):
         if self._simulated:
             passing_ns = max(passing_ns, step.stamp_ns)
         if step.plan is not None:
-            for publisher, message in zip(
-                self._command_publishers, self._sink.messages(step.plan), strict=True
-            ):
-                publisher.publish(message)
+            self._output.send(step.plan, self._measured)
             self._publish_plan(step.plan)
             self._commands += step.state is RunState.RUNNING
         now_ns = self._now_ns()
@@ -426,6 +421,7 @@ class PolicyNode(ManagedNode):
             self._causes.clear()
             self._commands = 0
             self._scene_fault, self._checked_s = "", time.monotonic()
+            self._output.begin()
             self._runner.start()
             self._alive_ns = self._due_ns = self._passing_ns()
             self.get_logger().info("run started")

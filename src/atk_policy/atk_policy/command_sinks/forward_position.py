@@ -1,30 +1,28 @@
-"""ros2_control's forward_position_controller: the present joint positions, again and again."""
+"""ros2_control's forward_position_controller: the present joint positions, again and again.
+
+It has no timeout and no notion of time: a wrong number of values puts it in ERROR, and what it was told last it
+holds for ever.
+"""
 
 from __future__ import annotations
 
 import array
-from typing import Any
 
 from std_msgs.msg import Float64MultiArray
 
 from atk_perception.robot_description import RobotDescription
 from atk_policy.command_plan import CommandPlan
-from atk_policy.command_sinks.protocol import Channel
+from atk_policy.command_sinks.protocol import Moment, Topic
 
 
 class ForwardPositionSink:
-    """Arm: joint positions in the controller's order. Gripper: its opening [m]."""
+    """(J,) joint positions [rad] in the order of the robot description, which must be the controller's `joints`."""
+
+    preparation = None
 
     def __init__(self, robot: RobotDescription) -> None:
-        self.channels = (
-            Channel(robot.topics.command, Float64MultiArray),
-            Channel(robot.topics.gripper_command, Float64MultiArray),
-        )
+        self.target = Topic(robot.topics.command, Float64MultiArray)
 
-    def messages(self, plan: CommandPlan) -> list[Any]:
-        """See `CommandSink`; only the setpoint for now is used."""
-        action = plan.command
-        return [
-            Float64MultiArray(data=array.array("d", action[:-1])),
-            Float64MultiArray(data=array.array("d", action[-1:])),
-        ]
+    def command(self, plan: CommandPlan, _: Moment) -> Float64MultiArray:
+        """See `ArmSink`; only the setpoint for now is used."""
+        return Float64MultiArray(data=array.array("d", plan.command[:-1]))

@@ -1,4 +1,4 @@
-"""ros2_control's joint_trajectory_controller: the whole plan, replaced every control period.
+"""ros2_control's joint_trajectory_controller by its topic: the whole plan, replaced every control period.
 
 Single points would make the arm stop at each; a chunk with velocities lets the controller
 interpolate through them. Set `interpolate_from_desired_state: true` in the controller.
@@ -8,33 +8,27 @@ from __future__ import annotations
 
 import array
 from collections.abc import Sequence
-from typing import Any
 
 from builtin_interfaces.msg import Duration
-from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from atk_perception.robot_description import RobotDescription
 from atk_policy.command_plan import CommandPlan
-from atk_policy.command_sinks.protocol import Channel
+from atk_policy.command_sinks.protocol import Moment, Topic
 
 
 class JointTrajectorySink:
-    """Arm: a trajectory that starts when it arrives (stamp 0). Gripper: its opening [m]."""
+    """Every setpoint with its velocity and its time from now; the last is at rest, as the controller demands."""
+
+    preparation = None
 
     def __init__(self, robot: RobotDescription) -> None:
-        self._names = list(robot.joints.names)
-        self.channels = (
-            Channel(robot.topics.command, JointTrajectory),
-            Channel(robot.topics.gripper_command, Float64MultiArray),
-        )
+        self._names = robot.joints.names
+        self.target = Topic(robot.topics.command, JointTrajectory)
 
-    def messages(self, plan: CommandPlan) -> list[Any]:
-        """See `CommandSink`: every setpoint with its velocity and its time from now."""
-        return [
-            trajectory_message(self._names, plan),
-            Float64MultiArray(data=array.array("d", plan.command[-1:])),
-        ]
+    def command(self, plan: CommandPlan, _: Moment) -> JointTrajectory:
+        """See `ArmSink`."""
+        return trajectory_message(self._names, plan)
 
 
 def trajectory_message(names: Sequence[str], plan: CommandPlan) -> JointTrajectory:
