@@ -261,7 +261,8 @@ def test_annotations_for_foxglove_where_its_messages_are_installed(make_scene, p
             message = fill_rgb_message(Image(), scene.render())
             message.header.stamp.sec = 7
             publisher.publish(message)
-            assert peer.until(lambda count=len(answers): len(answers) > count)
+            before = len(answers)
+            assert peer.until(lambda before=before: len(answers) > before)
     finally:
         end(process)
     shown, uv = annotations[-1], np.array(answers[-1].uv_px).reshape(-1, 2)

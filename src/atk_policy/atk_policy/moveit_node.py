@@ -23,7 +23,8 @@ from atk_perception.input_thread import InputThread
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from atk_policy.command_plan import CommandPlan
-from atk_policy.command_sinks import make_command_sink
+from atk_policy.command_sinks import make_arm_sink
+from atk_policy.command_sinks.protocol import Moment
 from atk_policy.planning_scenes import make_planning_scene
 from atk_policy.planning_scenes.protocol import GoHomeError, SceneOptions
 from atk_policy.safety import TRACKING_GAP_MAX_RAD
@@ -93,11 +94,11 @@ class MoveItNode(ManagedNode):
             ),
         )
         self._check_publisher = self.create_lifecycle_publisher(PlanCheck, "policy/plan_check", 10)
-        self._sink = make_command_sink(self._robot) if self._robot.command_sink in TOPIC_SINKS else None
+        self._sink = make_arm_sink(self._robot) if self._robot.command_sink in TOPIC_SINKS else None
         self._arm_publisher = None
         if self._sink is not None:
-            arm = self._sink.channels[0]
-            self._arm_publisher = self.create_lifecycle_publisher(arm.message_type, arm.topic, 10)
+            arm = self._sink.target
+            self._arm_publisher = self.create_lifecycle_publisher(arm.kind, arm.name, 10)
         self._go_home_service = self.create_service(
             Trigger, "~/go_home", self._on_go_home, callback_group=MutuallyExclusiveCallbackGroup()
         )
@@ -326,7 +327,7 @@ class MoveItNode(ManagedNode):
     def _send(self, plan: CommandPlan) -> None:
         assert self._sink is not None
         assert self._arm_publisher is not None
-        self._arm_publisher.publish(self._sink.messages(plan)[0])
+        self._arm_publisher.publish(self._sink.command(plan, Moment(self.get_clock().now().nanoseconds)))
 
     def _sleep_until(self, wake_ns: int) -> None:
         """Wait for ROS time, which simulation may slow down or stop.

@@ -74,7 +74,9 @@ def test_the_action_gets_the_same_trajectory_and_knows_failure_from_replacement(
 def test_gripper_actions_take_the_joints_position_not_the_opening():
     pytest.importorskip("control_msgs")
     franka = make_gripper_sink(ACTION_ROBOT).command(0.06).command
-    assert (franka.position, franka.max_effort) == (0.03, 20.0), "half the opening, as franka_gripper takes it"
+    assert (franka.position, franka.max_effort) == (0.03, 20.0), (
+        "half the opening, as franka_gripper takes it"
+    )
     # A Robotiq's joint grows from 0 to 0.7929 rad as it shuts.
     changes = {"joint": "knuckle", "opening_at_zero_m": 0.085, "opening_per_joint_m": -0.1072, "max_m": 0.085}
     entries = {**PARALLEL_ROBOT.gripper.model_dump(), **changes}
@@ -83,7 +85,12 @@ def test_gripper_actions_take_the_joints_position_not_the_opening():
     shut = robotiq.command(0.0).command
     assert (shut.name, list(shut.effort)) == (["knuckle"], [20.0])
     assert shut.position[0] == pytest.approx(0.7929, abs=1e-4)
-    assert list(make_gripper_sink(robot_with(gripper=entries | {"max_effort": None})).command(0.0).command.effort) == []
+    assert (
+        list(
+            make_gripper_sink(robot_with(gripper=entries | {"max_effort": None})).command(0.0).command.effort
+        )
+        == []
+    )
 
 
 def goals_of(openings_m: list[float], period_s: float = 0.05) -> list[tuple[int, float]]:
