@@ -79,16 +79,17 @@ class RobotFile(Substitution):
 
 
 class RobotEntry(Substitution):
-    """An entry of the robot description, as 'camera.frame_id'.
+    """An entry of the robot description, as 'camera.frame_id'; `default` where it may be left out.
 
     Read as plain YAML: `ros2 launch` runs in the system's Python, which may lack the libraries that
     validate the file. The nodes validate it.
     """
 
-    def __init__(self, robot_file: RobotFile, entry: str) -> None:
+    def __init__(self, robot_file: RobotFile, entry: str, default: str | None = None) -> None:
         super().__init__()
         self._robot_file = robot_file
         self._entry = entry
+        self._default = default
 
     def describe(self) -> str:
         """For `ros2 launch --debug`."""
@@ -98,12 +99,14 @@ class RobotEntry(Substitution):
         """The entry as text.
 
         Raises:
-            KeyError: the file has no such entry.
+            KeyError: the file has no such entry, and there is no default.
         """
         path = self._robot_file.perform(context)
         value = yaml.safe_load(Path(path).read_text())
         for name in self._entry.split("."):
             if not isinstance(value, dict) or name not in value:
+                if self._default is not None:
+                    return self._default
                 raise KeyError(f"{path} is not a robot description: it has no entry '{self._entry}'")
             value = value[name]
         return str(value)

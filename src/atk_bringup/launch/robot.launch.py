@@ -1,5 +1,7 @@
 """Tracker and policy on a real robot. Nothing moves until the action policy/run is asked for.
 
+With `scene_check: moveit` in the robot description the moveit node runs beside them, in a process of its own.
+
 Usage:
 
     ros2 launch atk_bringup robot.launch.py run_folder:=/data/run robot:=/data/my_robot.yaml
@@ -7,7 +9,7 @@ Usage:
 
 from launch import LaunchDescription
 from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import EqualsSubstitution, LaunchConfiguration
 
 from atk_bringup.launching import (
     BOOLEAN,
@@ -45,6 +47,11 @@ def generate_launch_description() -> LaunchDescription:
                 "camera_source", "of the camera node: device, video file or image folder", "/dev/video0"
             ),
             argument("camera_calibration", "of the camera node: calibration file (YAML)", ""),
+            argument(
+                "moveit_config",
+                "with scene_check: moveit, the package of the MoveIt configuration, as panda_moveit_config",
+                "",
+            ),
             *tracker_arguments(image_reliability="best_effort", compressed="false"),
             *rviz_arguments(camera_frame="false"),
             joint_monitor_argument(),
@@ -73,6 +80,15 @@ def generate_launch_description() -> LaunchDescription:
                 {"run_folder": text(run_folder), "robot": text(robot_file)},
             ),
             joint_monitor(robot_file),
+            managed_node(
+                "atk_policy",
+                "moveit_node",
+                "moveit",
+                {"robot": text(robot_file), "moveit_config": text(LaunchConfiguration("moveit_config"))},
+                condition=IfCondition(
+                    EqualsSubstitution(RobotEntry(robot_file, "scene_check", default="none"), "moveit")
+                ),
+            ),
             *rviz(robot_file),
         ],
         use_sim_time="false",

@@ -57,7 +57,17 @@ def declared(package: str, executable: str) -> tuple[str, frozenset[str]]:
 
 
 def test_the_graph_is_made_of_the_documented_nodes():
-    names = ["camera", "joint_monitor", "player", "policy", "recorder", "selection", "sim", "tracker"]
+    names = [
+        "camera",
+        "joint_monitor",
+        "moveit",
+        "player",
+        "policy",
+        "recorder",
+        "selection",
+        "sim",
+        "tracker",
+    ]
     assert sorted(NODE_NAMES) == names
 
 

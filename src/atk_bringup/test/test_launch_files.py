@@ -160,6 +160,8 @@ def test_sim_brings_the_documented_graph_up_and_down(run_folder, log, domain_id)
             "/joy",
             "/keypoints/annotations",
             "/policy/commanded_joint_states",
+            "/policy/plan",
+            "/policy/plan_check",
             "/policy/joints_image",
             "/recorder/status",
         }
@@ -298,6 +300,23 @@ def test_robot_waits_for_a_request_and_plays_images_from_a_folder(run_folder, tm
         assert tracker.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
         time.sleep(1.0)
         assert not commands
+
+
+def test_the_moveit_node_runs_where_the_robot_description_asks_for_it(run_folder, tmp_path, log, domain_id):
+    """Without MoveIt it ends with what to install, and the launch with it: plans that nobody checks are not carried out."""
+    robot = tmp_path / "robot.yaml"
+    text = (PACKAGE / "config" / "robots" / "sim_panda.yaml").read_text()
+    assert "scene_check: model" in text
+    robot.write_text(text.replace("scene_check: model", "scene_check: moveit"))
+    with LaunchedGraph(
+        LAUNCH / "robot.launch.py", {"run_folder": run_folder, "robot": robot}, log, domain_id
+    ) as graph:
+        graph.ends()
+        assert re.search(r"apt install ros-jazzy-moveit-py|parameter 'moveit_config' is ''", graph.log()), (
+            graph.log()
+        )
+        assert "moveit ended" in graph.log()
+        assert not graph.left_over()
 
 
 def test_select_offers_its_action(log, domain_id):

@@ -13,6 +13,8 @@ from atk_perception.overlay import STATE_COLOURS, PointState, Rgb, point_states,
 
 AVAILABLE = importlib.util.find_spec("foxglove_msgs") is not None
 DIAMETER_PX, THICKNESS_PX, FONT_PX = 10.0, 2.0, 14.0
+# Foxglove's origin is the corner of the first pixel, ours its centre.
+CORNER_PX = 0.5
 
 
 def image_annotations(header: Any, seen: KeypointObservation, scale: tuple[float, float] = (1.0, 1.0)) -> Any:
@@ -24,9 +26,11 @@ def image_annotations(header: Any, seen: KeypointObservation, scale: tuple[float
     from foxglove_msgs.msg import CircleAnnotation, ImageAnnotations, TextAnnotation
 
     message = ImageAnnotations()
+    if hasattr(message, "timestamp"):  # releases since 2025
+        message.timestamp = header.stamp
     for key, (u, v), state in zip(seen.ids, seen.uv_px * scale, point_states(seen), strict=True):
         circle = CircleAnnotation(timestamp=header.stamp, diameter=DIAMETER_PX, thickness=THICKNESS_PX)
-        circle.position.x, circle.position.y = float(u), float(v)
+        circle.position.x, circle.position.y = float(u) + CORNER_PX, float(v) + CORNER_PX
         circle.outline_color = _colour(state.value)
         circle.fill_color = _colour(state.value, 1.0 if state is PointState.TRACKED else 0.0)
         message.circles.append(circle)

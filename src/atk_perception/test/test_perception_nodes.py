@@ -240,6 +240,40 @@ def test_markers_stand_at_the_measured_depth_or_on_a_plane_and_only_while_somebo
         end(process)
 
 
+def test_annotations_for_foxglove_where_its_messages_are_installed(make_scene, peer, tmp_path):
+    messages = pytest.importorskip("foxglove_msgs.msg", reason="foxglove_msgs is not installed (optional)")
+    scene = make_scene(seed=11)
+    template = scene.template()
+    KeypointSet.create("set", template.uv_px, template.image_rgb, camera_name="camera").save(tmp_path)
+    process = start("tracker_node", "-p", f"run_folder:={tmp_path}", *RELIABLE_IMAGES)
+    answers: list[KeypointArray] = []
+    annotations: list[messages.ImageAnnotations] = []
+    publisher = peer.node.create_publisher(Image, "camera/image_raw", RELIABLE)
+    peer.node.create_subscription(KeypointArray, "keypoints", answers.append, RELIABLE)
+    peer.node.create_subscription(
+        messages.ImageAnnotations, "keypoints/annotations", annotations.append, RELIABLE
+    )
+    try:
+        assert peer.until(publisher.get_subscription_count)
+        deadline = time.monotonic() + 30.0
+        while not annotations:
+            assert time.monotonic() < deadline
+            message = fill_rgb_message(Image(), scene.render())
+            message.header.stamp.sec = 7
+            publisher.publish(message)
+            before = len(answers)
+            assert peer.until(lambda before=before: len(answers) > before)
+    finally:
+        end(process)
+    shown, uv = annotations[-1], np.array(answers[-1].uv_px).reshape(-1, 2)
+    assert len(shown.circles) == len(uv)
+    assert len(shown.texts) == len(uv) + 1
+    found = np.array([[circle.position.x, circle.position.y] for circle in shown.circles])
+    np.testing.assert_allclose(found, uv + 0.5, atol=1.0)
+    assert shown.circles[0].timestamp.sec == 7
+    assert shown.texts[-1].text.startswith("TRACKING")
+
+
 def test_a_tracker_without_a_run_folder_says_so():
     output, _ = start("tracker_node").communicate(timeout=30)
     assert "parameter 'run_folder' is empty" in output

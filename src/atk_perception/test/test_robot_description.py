@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 from bag_writing import ROBOT, ROBOT_FILE
 
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
@@ -39,17 +42,103 @@ def test_a_description_survives_its_own_dump():
         ("opening_per_joint_m: 2.0", "opening_per_joint_m: 0.0", "opening_per_joint_m is 0"),
         ("max_m: 0.08", "max_m: 0.08\n  sink: gripper_command", "needs 'action'"),
         ("sink: forward_position", "sink: follow_joint_trajectory", "needs 'command_action'"),
+        ("tip: tip", "tipp: tip", r"kinematics\.tip: Field required"),
         (
-            "sink: forward_position",
-            "sink: forward_position\nscene_check: model",
-            "needs the entry 'kinematics'",
+            "moveit_group: panda_arm",
+            "moveit_group: [panda_arm]",
+            r"kinematics\.moveit_group: .* \(line \d+\)",
         ),
+        ("[0.20, -0.40, -0.02]", "[0.20, 0.45, -0.02]", r"workspace along y: 0.45 is not below 0.45"),
     ],
 )
 def test_a_wrong_entry_is_named(old, new, message):
     assert old in TEXT
     with pytest.raises(RobotDescriptionError, match=message):
         RobotDescription.parse(TEXT.replace(old, new), "robot.yaml")
+
+
+@pytest.mark.parametrize("entry", ["scene_check: model", "command_sink: servo_twist"])
+def test_what_needs_a_model_of_the_arm_is_refused_without(entry):
+    key, value = entry.split(": ")
+    content = {**yaml.safe_load(TEXT), "scene_check": "none", key: value}
+    del content["kinematics"]
+    with pytest.raises(RobotDescriptionError, match="needs the entry 'kinematics'"):
+        RobotDescription.parse(yaml.safe_dump(content), "robot.yaml")
+
+
+# -- where the model lies ----------------------------------------------------------------------------
+
+MODEL = "package://atk_bringup/config/robots/models/panda_on_table.xml"
+
+
+def write(folder: Path, model: str) -> Path:
+    assert MODEL in TEXT
+    (folder / "robot.yaml").write_text(TEXT.replace(MODEL, model))
+    return folder / "robot.yaml"
+
+
+def test_a_model_beside_the_description_is_found_from_anywhere_and_after_a_copy(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "arm.xml").touch()
+    path = write(tmp_path, "models/arm.xml")
+    monkeypatch.chdir(tmp_path)
+    robot = RobotDescription.load(path.name)
+    monkeypatch.chdir("/")
+    assert robot.kinematics.model_file() == tmp_path / "models" / "arm.xml"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "robot.yaml").write_text(robot.dump())
+    assert RobotDescription.load(tmp_path / "run" / "robot.yaml") == robot
+
+
+def test_a_model_of_a_package_stays_so_in_copies_and_is_found_where_it_is_installed(tmp_path):
+    robot = RobotDescription.load(write(tmp_path, MODEL))
+    assert robot.kinematics.model == MODEL
+    assert (
+        robot.kinematics.model_file().read_bytes()
+        == (ROBOT_FILE.parent / "models" / "panda_on_table.xml").read_bytes()
+    )
+
+
+def test_where_the_model_lies_is_no_part_of_what_a_recording_was_made_for(tmp_path):
+    (tmp_path / "arm.xml").touch()
+    here, there = (
+        RobotDescription.load(write(tmp_path, "arm.xml")),
+        RobotDescription.load(write(tmp_path, MODEL)),
+    )
+    assert here.fingerprint() == there.fingerprint()
+    other = TEXT.replace("workspace_min_m: [0.20", "workspace_min_m: [0.25")
+    assert RobotDescription.parse(other, "other").fingerprint() != ROBOT.fingerprint()
+
+
+def test_a_missing_model_is_named_with_its_line(tmp_path):
+    with pytest.raises(
+        RobotDescriptionError, match=r"kinematics\.model: there is no file .*/nowhere\.xml \(line \d+\)"
+    ):
+        RobotDescription.load(write(tmp_path, "nowhere.xml"))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("package://no_such_package/arm.xml", "package 'no_such_package' is not installed"),
+        ("package://atk_bringup/nowhere.xml", r"there is no file .*/atk_bringup/nowhere\.xml"),
+        ("package://", "package '' is not installed"),
+        ("/nowhere/arm.xml", "name the model as package://PACKAGE/PATH"),
+    ],
+)
+def test_a_model_that_another_machine_had_is_named_when_it_is_needed(tmp_path, model, message):
+    kinematics = RobotDescription.load(write(tmp_path, model)).kinematics
+    with pytest.raises(RobotDescriptionError, match=message):
+        kinematics.model_file()
+
+
+def test_a_relative_model_of_a_text_is_refused():
+    kinematics = RobotDescription.parse(TEXT.replace(MODEL, "arm.xml"), "text").kinematics
+    with pytest.raises(RobotDescriptionError, match=r"use RobotDescription\.load"):
+        kinematics.model_file()
+
+
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_a_gripper_may_close_as_its_joint_grows():

@@ -6,6 +6,7 @@ joints in the order of the robot description, poses in the frame of the model's 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import mink
@@ -275,19 +276,21 @@ class KinematicModel:
         Raises:
             ValueError: another number of joints, or a value that is not finite.
         """
-        for row, q in enumerate(self._batch(q_batch)):
-            self._place(q)
-            cause = self._cause()
-            if cause:
-                return cause, row
-        return _NO_FAULT
+        return self._first(q_batch, lambda: self._box_cause() or self._contact_cause())
 
     def workspace_fault(self, q_batch: FloatArray) -> tuple[str, int]:
-        """As `scene_fault`, of the workspace alone: for who asks another about collisions."""
+        """As `scene_fault`, of the workspace alone."""
+        return self._first(q_batch, self._box_cause)
+
+    def collision_fault(self, q_batch: FloatArray) -> tuple[str, int]:
+        """As `scene_fault`, of collisions alone."""
+        return self._first(q_batch, self._contact_cause)
+
+    def _first(self, q_batch: FloatArray, cause_here: Callable[[], str]) -> tuple[str, int]:
         for row, q in enumerate(self._batch(q_batch)):
             self._place(q)
-            if self._outside_box():
-                return "workspace", row
+            if cause := cause_here():
+                return cause, row
         return _NO_FAULT
 
     def _batch(self, q_batch: FloatArray) -> FloatArray:
@@ -299,14 +302,11 @@ class KinematicModel:
             )
         return batch
 
-    def _outside_box(self) -> bool:
+    def _box_cause(self) -> str:
         tip = self._tip_m()
-        return bool((tip < self._box_min).any() or (tip > self._box_max).any())
+        return "workspace" if (tip < self._box_min).any() or (tip > self._box_max).any() else ""
 
-    def _cause(self) -> str:
-        """Cause at the placed configuration, or ''."""
-        if self._outside_box():
-            return "workspace"
+    def _contact_cause(self) -> str:
         mujoco.mj_collision(self._model, self._data)
         if self._data.ncon == 0:
             return ""

@@ -45,11 +45,16 @@ class ModelScene:
     def go_home(self, q_now: FloatArray, follow: Callable[[CommandPlan], None]) -> None:
         """See `PlanningScene`: straight in joint space where that is free, else refused.
 
-        A start outside the workspace or in contact is refused too: which way is out, a person sees.
+        A start outside the workspace is where arms are parked; once inside, the way stays there.
         """
         home = np.array(self._robot.home_rad)
         way = dense(Plan(np.array([0.0, 1.0]), np.stack([q_now[:-1], home])))
-        cause, row = self._model.scene_fault(way.position_rad)
+        inside = [not self._model.workspace_fault(q[None])[0] for q in way.position_rad]
+        entered = inside.index(True) if True in inside else 0
+        cause, row = self._model.collision_fault(way.position_rad)
+        if not cause:
+            cause, row = self._model.workspace_fault(way.position_rad[entered:])
+            row += entered
         if cause:
             where = "where the arm is" if row == 0 else f"{way.time_s[row]:.0%} of the way"
             raise GoHomeError(
