@@ -55,8 +55,11 @@ def start_policy_node(
 class Graph:
     """A policy node process, and the tracker's and the robot's side of its topics."""
 
-    def __init__(self, run_folder: Path, domain_id: int, robot: Path = ROBOT_PATH) -> None:
-        self.process = start_policy_node(run_folder, "hold_limit_s:=2.0", domain_id=domain_id, robot=robot)
+    def __init__(
+        self, run_folder: Path, domain_id: int, robot: Path = ROBOT_PATH, hold_limit_s: float = 2.0
+    ) -> None:
+        limit = f"hold_limit_s:={hold_limit_s}"
+        self.process = start_policy_node(run_folder, limit, domain_id=domain_id, robot=robot)
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain_id)
         self.node = Node("test_graph", context=self.context)
@@ -356,7 +359,7 @@ def action_graph(run_folder, tmp_path) -> Iterator[Graph]:
     pytest.importorskip("control_msgs", reason="control_msgs comes with ROS from apt, not from PyPI")
     robot = tmp_path / "robot.yaml"
     robot.write_text(ACTION_ROBOT.dump())
-    graph = Graph(run_folder, DOMAIN_ID + 1, robot)
+    graph = Graph(run_folder, DOMAIN_ID + 1, robot, hold_limit_s=60.0)
     yield graph
     graph.close()
 

@@ -415,12 +415,14 @@ class SimRobotNode(ManagedNode):
             answer = self._answer
             if answer is None or stamp_ns_of(answer) < stamp_ns:
                 return False
-            if not len(answer.command) or self._trajectory is not None:
+            if not len(answer.command):
                 return True
             arm, gripper = np.array(answer.command[:-1]), float(answer.command[-1])
+            # Of a trajectory the first point is what is commanded now; an older one may still be on its way.
+            commanded = self._fresh_arm if self._trajectory is None else self._trajectory[2][0]
             return (
-                self._fresh_arm is not None
-                and np.array_equal(self._fresh_arm, arm)
+                commanded is not None
+                and np.array_equal(commanded, arm)
                 and self._fresh_gripper is not None
                 and self._fresh_gripper == gripper
             )
