@@ -33,6 +33,7 @@ REQUIRED = {
 KEY_OF_IMPORT = {
     "cv2": "python3-opencv",
     "matplotlib": "python3-matplotlib",
+    "moveit": "moveit_py",
     "numpy": "python3-numpy",
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
@@ -87,7 +88,9 @@ def test_what_is_copied_into_the_image_exists_and_is_not_ignored():
         "src",
         "requirements/base.txt",
         "requirements/no-deps.txt",
+        "requirements/dev.txt",
         "docker/entrypoint.sh",
+        "docker/moveit_test",
     }
     for source in sources:
         assert (ROOT / source).exists(), source
@@ -97,7 +100,7 @@ def test_what_is_copied_into_the_image_exists_and_is_not_ignored():
 
 
 def test_every_stage_that_runs_ends_as_a_user_without_rights():
-    for target in ("stack", "robot"):
+    for target in ("stack", "robot", "moveit-test"):
         assert re.findall(r"^USER (\S+)", stages()[target], re.MULTILINE) == ["atk"]
 
 
@@ -114,6 +117,17 @@ def test_the_entrypoint_is_valid_bash():
     assert (DOCKER / "entrypoint.sh").stat().st_mode & 0o111
 
 
+def test_moveit_is_where_its_tests_run_and_nowhere_that_it_is_not_needed():
+    moveit = re.findall(r"ros-jazzy-moveit-\S+", stages()["robot-dependencies"])
+    # The bindings bring neither planners nor solvers nor the way to controllers.
+    assert {"py", "configs-utils", "planners-ompl", "kinematics", "simple-controller-manager"} <= {
+        package.removeprefix("ros-jazzy-moveit-") for package in moveit
+    }
+    skipped = re.search(r"--skip-keys '([^']+)'", stages()["dependencies"])
+    assert skipped
+    assert {"moveit_py", "moveit_configs_utils"} <= set(skipped[1].split())
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_every_service_starts_something_that_exists(name):
     service = SERVICES[name]
@@ -122,6 +136,11 @@ def test_every_service_starts_something_that_exists(name):
     assert service["build"]["target"] in stages()
     assert service["image"] == f"atk-ros2:{service['build']['target']}"
     assert (service["network_mode"], service["ipc"]) == ("host", "host")
+    if name == "moveit-test":
+        tests = service["command"].split()[-1]
+        assert re.search(rf"^COPY docker/(\S+) {Path(tests).name}$", stages()[name], re.MULTILINE)
+        assert list((DOCKER / Path(tests).name).glob("test_*.py"))
+        return
     tool, verb, package, what, *_ = service["command"].split()
     assert tool == "ros2"
     if verb == "launch":

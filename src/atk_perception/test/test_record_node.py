@@ -163,14 +163,13 @@ def test_joystick_buttons_start_keep_and_discard(robot, tmp_path):
         robot.wait("the recorder", lambda: robot.joy.get_subscription_count())
 
         def press(button: int, ready) -> None:
-            """As joy_node does: a state over and over, in which a press is a change."""
-            deadline = time.monotonic() + 30.0
+            """As a person does: down, up, and once more where nothing happened (the first state heard is no press)."""
+            deadline = time.monotonic() + 60.0
             while not ready():
                 assert time.monotonic() < deadline
-                # Released and pressed anew until it has been heard: what was said before discovery is lost.
-                for pressed in (-1, button, button, button):
-                    robot.joy.publish(Joy(buttons=[int(k == pressed) for k in range(8)]))
-                    time.sleep(0.05)
+                for down in (False, True):
+                    robot.joy.publish(Joy(buttons=[int(down and k == button) for k in range(8)]))
+                    time.sleep(0.25)
             robot.joy.publish(Joy(buttons=[0] * 8))
 
         press(7, robot.recording)

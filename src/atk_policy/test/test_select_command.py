@@ -159,7 +159,7 @@ def test_select_survives_a_kill_and_its_run_folder_is_evaluated(bags, tmp_path):
     assert figures["frames"] == 3 * STEPS
     assert 0.0 < figures["joint_error_rad"] < 0.5
     assert len(figures["error_by_horizon_rad"]) == 4
-    assert len(list((tmp_path / "offline").glob("*.png"))) == 4
+    assert len(list((tmp_path / "offline").glob("*.png"))) == 5
 
 
 def test_what_is_cancelled_in_the_progress_ends_and_its_tracks_are_kept(bags, tmp_path):

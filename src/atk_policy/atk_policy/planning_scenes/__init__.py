@@ -21,7 +21,7 @@ def _moveit(robot: RobotDescription, options: SceneOptions) -> PlanningScene:
     except ImportError as error:
         raise PlanningSceneError(
             f"robot description '{robot.name}' has scene_check: moveit, but MoveIt's Python interface cannot be imported "
-            f"({error}). Install it: apt install ros-jazzy-moveit-py ros-jazzy-moveit-configs-utils; or set "
+            f"({error}). Install it: apt install ros-jazzy-moveit-py ros-jazzy-moveit-configs-utils ros-jazzy-moveit; or set "
             "scene_check: model, which needs no MoveIt"
         ) from error
     return MoveItScene(robot, options)
