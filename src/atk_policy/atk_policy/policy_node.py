@@ -163,6 +163,9 @@ class PolicyNode(ManagedNode):
         if self._plan_publisher is not None:
             self._inputs.subscribe(PlanCheck, "policy/plan_check", self._on_plan_check, keypoints_qos)
         self._inputs.start()
+        self._answers = self.watch_topic(
+            "policy/status", self._robot.control_rate_hz, self._robot.deadlines_s.image
+        )
         half_period_s = 0.5 / self._robot.control_rate_hz
         self._timers = [
             self.create_timer(half_period_s, self._check_deadline, clock=self._passing_clock),
@@ -184,6 +187,7 @@ class PolicyNode(ManagedNode):
                     # A simulation may have stopped already, and its clock with it.
                     elapsed = None if self._simulated else self._next_due_s
                     self._publish(self._runner.hold(self._last_step.stamp_ns, "", elapsed=elapsed))
+        self.unwatch_topics()
         self._inputs.close()
         for timer in self._timers:
             self.destroy_timer(timer)
@@ -370,6 +374,7 @@ class PolicyNode(ManagedNode):
         )
         status.header.stamp = Time(nanoseconds=step.stamp_ns).to_msg()
         self._status_publisher.publish(status)
+        self._answers.tick(now_ns, step.stamp_ns)
         self._last_step, self._alive_ns = step, passing_ns
 
     def _report(self) -> None:
