@@ -282,7 +282,10 @@ class PolicyNode(ManagedNode):
             # Earlier ones that still wait were no control frames.
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s > frame.stamp_ns}
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
-            arrival = Arrival(self._now_ns(), keypoints_ns, joint_state_ns)
+            now_ns = self._now_ns()
+            if self._simulated:  # whatever came of /clock until now, it has come as far as these
+                now_ns = max(now_ns, frame.stamp_ns, joint_state_ns)
+            arrival = Arrival(now_ns, keypoints_ns, joint_state_ns)
             if fault := self._plan_fault() or self._output.fault():
                 self._hold(frame.stamp_ns, fault)
                 continue

@@ -273,6 +273,8 @@ class SimRobotNode(ManagedNode):
             self.get_logger().error(str(error))
         else:
             self._driver, self._running = driver, True
+            # The last image of the episode before had this stamp; a second one would be taken for a repetition.
+            self._time_ns += round(1e9 / self._robot.camera.rate_hz)
             if driver == TOPICS and self.parameter("lockstep"):
                 self._await_policy()
             self._action = self._simulation.measured()
