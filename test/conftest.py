@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack_arguments import demo_arguments
+from stack_arguments import demo_arguments, next_domain
 
 from atk_perception.robot_description import RobotDescription
 from atk_sim import demo
 from atk_sim.graph import NodeGraph, robot_file
-
-# Every graph gets a DDS domain of its own; 101 is the highest whose ports are safe on Linux.
-_DOMAINS = itertools.count(os.getpid() % 40)
-
-
-def next_domain() -> int:
-    return 11 + next(_DOMAINS) % 90
 
 
 @pytest.fixture(scope="session")

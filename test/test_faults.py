@@ -6,7 +6,7 @@ What depends on the machine's speed (deadlines, accelerations on the wire) is me
 from __future__ import annotations
 
 import pytest
-from conftest import next_domain
+from stack_arguments import next_domain
 
 from atk_sim.fault_campaign import FAULTS, Stage, refuse, strike
 from atk_sim.graph import robot_file
