@@ -28,6 +28,7 @@ from tqdm import tqdm
 from atk_perception.image_codec import RgbImage
 from atk_perception.recording import UNFINISHED_SUFFIX
 from atk_perception.robot_description import RobotDescription
+from atk_perception.video import VideoWriter
 from atk_sim.closed_loop_node import ClosedLoopClient, Episode
 from atk_sim.graph import GraphError, NodeGraph, executable_path, robot_file
 from atk_sim.statistics import wilson_interval
@@ -57,32 +58,9 @@ class RolloutVideo:
         if not self._images:
             return
         height, width = self._images[0].shape[:2]
-        command = [
-            "ffmpeg",
-            "-y",
-            "-loglevel",
-            "error",
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "rgb24",
-            "-s",
-            f"{width}x{height}",
-        ]
-        command += [
-            "-r",
-            str(VIDEO_RATE_HZ),
-            "-i",
-            "-",
-            "-c:v",
-            "libx264",
-            "-crf",
-            "26",
-            "-pix_fmt",
-            "yuv420p",
-            f"{stem}.mp4",
-        ]
-        subprocess.run(command, input=b"".join(image.tobytes() for image in self._images), check=True)
+        with VideoWriter(stem.with_suffix(".mp4"), VIDEO_RATE_HZ) as video:
+            for image in self._images:
+                video.add(image)
         moments = np.linspace(0, len(self._images) - 1, 8).astype(int)
         small = [
             cv2.resize(self._images[k], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
