@@ -125,6 +125,7 @@ class PolicyRunner:
         reach = (run.file.history - 1) * run.file.history_stride + 1
         self._history: deque[Frame[KeypointObservation]] = deque(maxlen=reach)
         self._gripper_m: float | None = None  # None: nothing was commanded yet
+        self._driven: FloatArray | None = None  # the last action of somebody else, see `follow`
         self._last_stamp_ns: int | None = None
         # (setpoint, measured) of the last frames, for as long as a joint may lag without moving
         self._followed: deque[tuple[FloatArray, FloatArray]] = deque(maxlen=FOLLOW_NS // self._period_ns)
@@ -139,7 +140,7 @@ class PolicyRunner:
         """Command from the next frame on, beginning at where the robot is then."""
         self._forget()
         self._gripper_m = None
-        self._last_stamp_ns = self._at_picture = None
+        self._last_stamp_ns = self._at_picture = self._driven = None
         self._followed.clear()
         self.state, self.cause = RunState.HOLDING, "no_keypoints"
 
@@ -152,9 +153,9 @@ class PolicyRunner:
         return PolicyStep(stamp_ns, self.state)
 
     def follow(self, action: FloatArray) -> None:
-        """Take (J + 1,) `action` for what was last commanded: in replay, somebody else drove."""
-        velocity = (action[:-1] - self._motion.position) / self._period_s
-        self._motion.reset(action[:-1], velocity if self._gripper_m is not None else None)
+        """Take (J + 1,) `action` for what was last commanded, a period after the one before: somebody else drove."""
+        before, self._driven = self._driven, action
+        self._motion.reset(action[:-1], None if before is None else (action - before)[:-1] / self._period_s)
         self._gripper_m = float(action[-1])
 
     @property

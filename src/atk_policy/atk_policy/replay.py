@@ -33,6 +33,10 @@ FloatArray = npt.NDArray[np.float64]
 STATUS_TYPE, KEYPOINTS_TYPE = "atk_interfaces/msg/PolicyStatus", "atk_interfaces/msg/KeypointArray"
 
 
+# Commands [rad, m] that differ by less are one; they travel as doubles.
+SAME = 1e-9
+
+
 @dataclass(frozen=True, eq=False)
 class Replay:
     """One bag through tracker and policy; T frames, N keypoints, J joints, H the chunk's horizon.
@@ -267,9 +271,9 @@ def _commands_again(
             if state is RunState.STOPPED:
                 runner.stop(stamp_ns)
             elif state is RunState.HOLDING:
-                # Why may lie outside the bag, in how late a message came; what was held is where it goes on from.
-                runner.hold(stamp_ns, answer.hold_cause)
-                if live.size:
+                held = runner.hold(stamp_ns, answer.hold_cause).command
+                # The cause may lie outside the bag, in how late a message came, and so may how far the arm had braked.
+                if live.size and (held is None or np.abs(held - live).max() > SAME):
                     runner.follow(live)
             elif state is RunState.RUNNING and number == 0:
                 frame = Frame(stamp_ns, seen_at(stamp_ns), stamps_only.robot, None)
