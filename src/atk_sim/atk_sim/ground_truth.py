@@ -42,12 +42,10 @@ def attach(world: World, renderer: CameraRenderer, uv_px: FloatArray) -> Attache
     seen = geoms[row, column]
     if (seen < 0).any():
         raise ValueError(f"{(seen < 0).sum()} points show no object; choose points on surfaces")
-    K = world.task.camera.intrinsics(width, height)
+    K = world.camera.intrinsics(width, height)
     # The depth is that of the pixel's centre, so that is where the point is taken to be.
     centres = np.stack([column, row], axis=1).astype(np.float64)
-    in_world = back_project(
-        centres, depth_m[row, column].astype(np.float64), world.task.camera.T_world_camera, K
-    )
+    in_world = back_project(centres, depth_m[row, column].astype(np.float64), world.camera.T_world_camera, K)
     bodies = world.model.geom_bodyid[seen]
     offset = in_world - world.data.xpos[bodies]
     rotation = world.data.xmat[bodies].reshape(-1, 3, 3)
@@ -62,9 +60,7 @@ def locate(
     in_world = world.data.xpos[points.body_ids] + np.einsum("nij,nj->ni", rotation, points.position_body_m)
     depth_m = renderer.depth()
     height, width = depth_m.shape
-    uv_px, distance_m = project(
-        in_world, world.task.camera.T_world_camera, world.task.camera.intrinsics(width, height)
-    )
+    uv_px, distance_m = project(in_world, world.camera.T_world_camera, world.camera.intrinsics(width, height))
     column, row = np.rint(uv_px).astype(int).T
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (distance_m > 0)
     surface_m = np.full(len(uv_px), -np.inf)

@@ -57,7 +57,11 @@ class SimRobotNode(ManagedNode):
         super().__init__("sim")
         self.declare("robot", str(robot_file("sim_panda")), "robot description file (YAML)", read_only=True)
         self.declare("task", "sushi", "task of the first episode")
-        self.declare("disturbance", "RP", "disturbance of the first episode: RP, RB, RO or Light")
+        self.declare(
+            "disturbance",
+            "RP",
+            "disturbance of the first episode: RP, RB, RO, Light, camera, occlusion or freeze, with :SEVERITY if not 1",
+        )
         self.declare("seed", 0, "seed of the first episode", minimum=0, maximum=2**31)
         self.declare("driver", TOPICS, "who commands: 'expert' (scripted) or 'topics'")
         self.declare("wait_for_reset", False, "begin the first episode only when sim/reset is called")
@@ -295,13 +299,14 @@ class SimRobotNode(ManagedNode):
         simulation, stamp_ns = self._simulation, self._time_ns
         recorded = self._recorded
         self._publish_state()
-        self._publish_images(stamp_ns)
-        self._await_recorded_image(recorded, stamp_ns)
+        if not simulation.image_lost:
+            self._publish_images(stamp_ns)
+            self._await_recorded_image(recorded, stamp_ns)
         if self._driver == EXPERT:
             self._publish_command(simulation.expert_command())
             self._await_command()
             self._await_recorded_command(recorded)
-        elif self.parameter("lockstep") and self._policies() > 0:
+        elif self.parameter("lockstep") and self._policies() > 0 and not simulation.image_lost:
             if self._await_answer(stamp_ns):
                 self._await_recorded_command(recorded)
         self._publish_episode(stamp_ns)
@@ -474,7 +479,7 @@ class SimRobotNode(ManagedNode):
     def _camera_info(self) -> CameraInfo:
         assert self._simulation is not None
         camera = self._robot.camera
-        K = self._simulation.world.task.camera.intrinsics(camera.width, camera.height)
+        K = self._simulation.world.camera.intrinsics(camera.width, camera.height)
         P = np.hstack([K, np.zeros((3, 1))])
         return CameraInfo(
             width=camera.width,
