@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atk_perception.robot_description import Camera
 from atk_sim.camera import FloatArray, back_project, project
 from atk_sim.world import CameraRenderer, World
 
@@ -56,8 +57,7 @@ def locate(
     world: World, renderer: CameraRenderer, points: AttachedPoints
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Pixels (N, 2) of attached points now, and whether each is visible (N,)."""
-    rotation = world.data.xmat[points.body_ids].reshape(-1, 3, 3)
-    in_world = world.data.xpos[points.body_ids] + np.einsum("nij,nj->ni", rotation, points.position_body_m)
+    in_world = _in_world(world, points)
     depth_m = renderer.depth()
     height, width = depth_m.shape
     uv_px, distance_m = project(in_world, world.camera.T_world_camera, world.camera.intrinsics(width, height))
@@ -70,3 +70,18 @@ def locate(
             near = depth_m[np.clip(row + dv, 0, height - 1), np.clip(column + du, 0, width - 1)]
             surface_m = np.maximum(surface_m, near)
     return uv_px, inside & (distance_m < surface_m + DEPTH_TOLERANCE_M)
+
+
+def project_attached(world: World, points: AttachedPoints, camera: Camera) -> FloatArray:
+    """Pixels (N, 2) of attached points now, hidden or not; needs no rendering."""
+    K = world.camera.intrinsics(camera.width, camera.height)
+    uv_px, _ = project(_in_world(world, points), world.camera.T_world_camera, K)
+    return uv_px
+
+
+def _in_world(world: World, points: AttachedPoints) -> FloatArray:
+    rotation = world.data.xmat[points.body_ids].reshape(-1, 3, 3)
+    place: FloatArray = world.data.xpos[points.body_ids] + np.einsum(
+        "nij,nj->ni", rotation, points.position_body_m
+    )
+    return place
