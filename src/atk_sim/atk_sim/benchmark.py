@@ -28,6 +28,8 @@ import cv2
 import torch
 from tqdm import tqdm
 
+from atk_perception.image_codec import RgbImage
+from atk_perception.overlay import Overlay
 from atk_perception.robot_description import RobotDescription
 from atk_sim import demo
 from atk_sim.closed_loop_node import Episode
@@ -35,7 +37,7 @@ from atk_sim.disturbances import DISTURBANCES, Disturbance
 from atk_sim.graph import GraphError, robot_file
 from atk_sim.methods import METHODS, make_method
 from atk_sim.methods.protocol import Lesson
-from atk_sim.rollout import run_episode
+from atk_sim.rollout import Agent, AgentStep, run_episode
 from atk_sim.simulation import Simulation
 from atk_sim.statistics import wilson_interval
 from atk_sim.tasks import TASKS
@@ -58,6 +60,7 @@ class Cell:
     disturbances: tuple[str, ...]
     seeds: tuple[int, ...]
     servo_noise: float
+    videos: bool = False
 
     @property
     def demonstrations(self) -> Path:
@@ -107,17 +110,43 @@ def run_cell(cell: Cell) -> None:
         learnt.write_text(
             json.dumps({"demonstrations": len(lesson.bags), "seconds": round(time.monotonic() - started, 1)})
         )
-    missing = cell.missing()
-    if not missing:
+    if not cell.missing() and not cell.videos:
         return
     simulation = Simulation(lesson.robot)
     try:
         agent = method.agent(lesson, cell.folder, simulation)
-        for disturbance, seed in missing:
+        for disturbance, seed in cell.missing():
             outcome = run_episode(simulation, agent, cell.task, disturbance, seed)
             _append(cell, asdict(outcome))
+        if cell.videos:
+            film(cell, simulation, agent)
     finally:
         simulation.close()
+
+
+def film(cell: Cell, simulation: Simulation, agent: Agent) -> None:
+    """Drive the first success and the first failure of every column once more, and write videos of them."""
+    folder = cell.folder / "videos"
+    folder.mkdir(exist_ok=True)
+    rows = [row for row in read_episodes(cell.folder / EPISODES) if row["seed"] in cell.seeds]
+    for disturbance in cell.disturbances:
+        for outcome, wanted in (("success", True), ("failure", False)):
+            stem = folder / f"{disturbance.replace(':', '_')}_{outcome}"
+            seeds = [r["seed"] for r in rows if r["disturbance"] == disturbance and r["success"] is wanted]
+            if not seeds or stem.with_suffix(".mp4").is_file():
+                continue
+            video, overlay = demo.RolloutVideo(), Overlay()
+
+            def add(
+                image: RgbImage,
+                step: AgentStep,
+                video: demo.RolloutVideo = video,
+                overlay: Overlay = overlay,
+            ) -> None:
+                video.add(image if step.seen is None else overlay.draw(image, step.seen))
+
+            run_episode(simulation, agent, cell.task, disturbance, min(seeds), add)
+            video.save(stem)
 
 
 def _append(cell: Cell, outcome: dict[str, Any]) -> None:
@@ -265,6 +294,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)"
     )
     parser.add_argument(
+        "--videos", action="store_true", help="of the first success and the first failure of every cell"
+    )
+    parser.add_argument(
         "--ros",
         action="store_true",
         help="drive over ROS, through separate node processes (slower; only for methods with keypoints)",
@@ -292,6 +324,7 @@ def cells_of(args: argparse.Namespace) -> list[Cell]:
             tuple(args.column or DISTURBANCES),
             tuple(range(first, first + args.episodes)),
             args.servo_noise,
+            args.videos,
         )
         for training_seed in range(args.training_seeds)
         for method in args.method or list(METHODS)
@@ -299,19 +332,28 @@ def cells_of(args: argparse.Namespace) -> list[Cell]:
     ]
 
 
+def run(cells: list[Cell], demonstrations: int, workers: int, *, ros: bool = False) -> list[str]:
+    """Everything that is missing; returns one line per cell that failed.
+
+    Raises:
+        GraphError: a node of a graph failed.
+    """
+    domain_id = int(os.environ.get("ROS_DOMAIN_ID") or 10 + os.getpid() % 80)
+    record_missing(cells, demonstrations, workers, domain_id)
+    if not ros:
+        return run_cells(cells, workers)
+    failed = run_cells([replace(cell, seeds=()) for cell in cells], workers)
+    for cell in cells:
+        run_cell_over_ros(cell, domain_id)
+    return failed
+
+
 def main() -> None:
     """Console entry; the last line of standard output is JSON."""
     args = parse_arguments()
     cells = cells_of(args)
-    domain_id = int(os.environ.get("ROS_DOMAIN_ID") or 10 + os.getpid() % 80)
     try:
-        record_missing(cells, args.demonstrations, args.workers, domain_id)
-        if args.ros:
-            failed = run_cells([replace(cell, seeds=()) for cell in cells], args.workers)
-            for cell in cells:
-                run_cell_over_ros(cell, domain_id)
-        else:
-            failed = run_cells(cells, args.workers)
+        failed = run(cells, args.demonstrations, args.workers, ros=args.ros)
     except GraphError as error:
         raise SystemExit(f"benchmark: {error}") from error
     except KeyboardInterrupt:

@@ -43,6 +43,7 @@ class AgentStep:
         wrong_share: share of the visible keypoints that are wrong by more than `WRONG_PX`; None where unknown.
         hold: why it holds, else ''.
         inference_ms: of the policy alone.
+        seen: the keypoints, for pictures; None for agents without.
     """
 
     command: FloatArray | None
@@ -50,6 +51,7 @@ class AgentStep:
     wrong_share: float | None = None
     hold: str = ""
     inference_ms: float = 0.0
+    seen: KeypointObservation | None = None
 
 
 class Agent(Protocol):
@@ -208,15 +210,18 @@ class KeypointAgent:
     def act(self, simulation: Simulation, stamp_ns: int) -> AgentStep:
         """See `Agent`."""
         if simulation.image_lost:
-            return _answer(self._runner.hold(stamp_ns, "image_stale"), "", None)
+            return _answer(self._runner.hold(stamp_ns, "image_stale"))
         seen = self._tracker.update(stamp_ns, simulation.rgb())
         wrong = None if self._exact is None else self._exact.wrong(simulation, seen)
         measured = simulation.measured()
         state = RobotState(stamp_ns, measured[:-1], float(measured[-1]))
         step = self._runner.step(Frame(stamp_ns, seen, state, None))
-        return _answer(step, seen.tracker_state.name, wrong)
+        return _answer(step, seen, wrong)
 
 
-def _answer(step: PolicyStep, tracker_state: str, wrong: float | None) -> AgentStep:
+def _answer(
+    step: PolicyStep, seen: KeypointObservation | None = None, wrong: float | None = None
+) -> AgentStep:
     hold = step.cause if step.state is RunState.HOLDING else ""
-    return AgentStep(step.command, tracker_state, wrong, hold, step.inference_ms)
+    state = "" if seen is None else seen.tracker_state.name
+    return AgentStep(step.command, state, wrong, hold, step.inference_ms, seen)
