@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from atk_sim.methods.atk import Atk
 from atk_sim.methods.protocol import Method
+from atk_sim.methods.vision import Depth, PointCloud, Pose, Rgb, Vision
 
-METHODS: dict[str, Method] = {method.name: method for method in (Atk(),)}
+_ALL: tuple[Method, ...] = (Atk(), Vision(Pose()), Vision(Rgb()), Vision(Depth()), Vision(PointCloud()))
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
 def make_method(name: str) -> Method:
