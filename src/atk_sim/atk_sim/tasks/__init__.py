@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from atk_sim.tasks.clock_button import ClockButton
+from atk_sim.tasks.clock_hand import ClockHand
 from atk_sim.tasks.protocol import Task
 from atk_sim.tasks.sushi import SushiPickAndPlace
 
-TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), ClockButton(), ClockHand())}
 
 
 def make_task(name: str) -> Task:
