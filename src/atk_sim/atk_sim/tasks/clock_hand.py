@@ -9,7 +9,7 @@ from atk_sim.experts import ExpertGoal
 from atk_sim.robots.panda import FINGER_BODIES, TCP_SITE
 from atk_sim.scene import Layout
 from atk_sim.tasks import clock_scene
-from atk_sim.tasks.clock_scene import DISC, PEG_RADIUS_M, clockwise_to_go_rad, on_dial
+from atk_sim.tasks.clock_scene import DISC, PEG, PEG_RADIUS_M, clockwise_to_go_rad, on_dial
 
 AT_12_RAD = np.deg2rad(8.0)
 LET_GO_RAD = np.deg2rad(4.0)
@@ -63,10 +63,10 @@ class ClockHand:
 
 
 def _touched(model: mujoco.MjModel, data: mujoco.MjData) -> bool:
-    disc = model.body(DISC).id
+    touchy = {model.body(DISC).id, model.body(PEG).id}
     fingers = {model.body(name).id for name in FINGER_BODIES}
     for contact in data.contact:
         bodies = {int(model.geom_bodyid[geom]) for geom in contact.geom}
-        if disc in bodies and bodies & fingers:
+        if bodies & touchy and bodies & fingers:
             return True
     return False

@@ -37,7 +37,7 @@ PEG_RADIUS_M, PEG_HEIGHT_M, PEG_AT_M = 0.0055, 0.024, 0.024
 BUTTON_X_M = -0.058
 BUTTON_SIZE_M = (0.024, 0.056, 0.014)  # above the housing
 BUTTON_TRAVEL_M = 0.008
-CLOCK, DISC, BUTTON = "clock", "disc", "button"
+CLOCK, DISC, PEG, BUTTON = "clock", "disc", "peg", "button"
 
 CAMERA = CameraPlacement((0.90, 0.0, 0.50), (0.485, 0.0, 0.03), np.deg2rad(33.0))
 PIXELS_PER_M = 8000
@@ -93,16 +93,19 @@ def _add_disc(spec: mujoco.MjSpec, clock: mujoco.MjsBody, angle_rad: float) -> N
         PEG_RADIUS_M,
         PEG_HEIGHT_M,
     )
-    add_visual_mesh(spec, disc, "clock_peg", lathe(profile, 24), peg, (PEG_AT_M, 0.0, DISC_TOP_M))
+    # It turns in its hole, as a crank's knob does: fingers that hold it do not hold the disc.
+    knob = disc.add_body(name=PEG, pos=(PEG_AT_M, 0.0, DISC_TOP_M))
+    knob.add_joint(
+        name=PEG, type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 0, 1], damping=0.0002, armature=0.00001
+    )
+    add_visual_mesh(spec, knob, "clock_peg", lathe(profile, 24), peg)
     thickness = (DISC_TOP_M - HEIGHT_M) / 2
     cylinder = mujoco.mjtGeom.mjGEOM_CYLINDER
     add_collision(
         disc, cylinder, (DISC_RADIUS_M, thickness), (0, 0, HEIGHT_M + thickness), mass_kg=0.02, friction=0.3
     )
     peg_half = PEG_HEIGHT_M / 2
-    add_collision(
-        disc, cylinder, (PEG_RADIUS_M, peg_half), (PEG_AT_M, 0, DISC_TOP_M + peg_half), mass_kg=0.005
-    )
+    add_collision(knob, cylinder, (PEG_RADIUS_M, peg_half), (0, 0, peg_half), mass_kg=0.01)
 
 
 def _add_button(spec: mujoco.MjSpec, clock: mujoco.MjsBody) -> None:
