@@ -294,7 +294,9 @@ class RobotDescription(_Model):
         by_name = {camera.name: camera for camera in self.cameras}
         unknown = [name for name in names if name not in by_name]
         if unknown or not names:
-            raise RobotDescriptionError(f"robot '{self.name}' has no camera {unknown}; it has {list(by_name)}")
+            raise RobotDescriptionError(
+                f"robot '{self.name}' has no camera {unknown}; it has {list(by_name)}"
+            )
         first, *more = (by_name[name] for name in names)
         return self.model_copy(update={"camera": first, "more_cameras": tuple(more)})
 
@@ -415,9 +417,11 @@ class RobotDescription(_Model):
             if not same:
                 found.append(f"{entry}: {mine} here, {theirs} there")
         names = [camera.name for camera in other.cameras]
-        for camera in self.cameras:
-            if camera.name not in names:
-                found.append(f"camera.name: {camera.name} here, {' and '.join(names)} there")
+        found += [
+            f"camera.name: {camera.name} here, {' and '.join(names)} there"
+            for camera in self.cameras
+            if camera.name not in names
+        ]
         return found
 
 

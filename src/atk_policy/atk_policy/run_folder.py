@@ -179,6 +179,14 @@ class RunFolder:
             first, *more = (_load_keypoint_set(path, file, seen) for seen in file.seen)
         except (KeypointSetError, RobotDescriptionError) as error:
             raise RunFolderError(f"run folder {path}: {error}") from error
+        unknown = {folder.name for folder in (path / CAMERAS_FOLDER).glob("*")} - {
+            s.camera for s in file.seen[1:]
+        }
+        if unknown:
+            raise RunFolderError(
+                f"run folder {path}: {CAMERAS_FOLDER}/ holds sets of {sorted(unknown)}, which the policy does not see "
+                f"through; it takes {[seen.camera for seen in file.seen]}. Copy the whole run folder again"
+            )
         # By its name everybody knows whose camera's keypoints a message holds.
         names = [seen.keypoint_set for seen in file.seen]
         if len(set(names)) != len(names):

@@ -183,10 +183,10 @@ def test_tracks_are_the_same_from_the_cache_and_another_tracker_set_is_tracked_a
     found = find_bags([bags])[:1]
     candidates = propose_candidates(find_bags([bags]), ROBOT, config)
     tracking = Tracking(config.matcher, config.tracker)
-    first = track_demonstrations(found, candidates, ROBOT, tracking, tmp_path, workers=1)
-    again = track_demonstrations(found, candidates, ROBOT, tracking, tmp_path, workers=1)
+    first = track_demonstrations(found, [candidates], ROBOT, tracking, tmp_path, workers=1)
+    again = track_demonstrations(found, [candidates], ROBOT, tracking, tmp_path, workers=1)
     assert np.array_equal(first[0].uv_px, again[0].uv_px)
-    track_demonstrations(found, candidates.subset([0, 1, 2]), ROBOT, tracking, tmp_path, workers=1)
+    track_demonstrations(found, [candidates.subset([0, 1, 2])], ROBOT, tracking, tmp_path, workers=1)
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
