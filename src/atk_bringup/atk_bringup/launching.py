@@ -6,14 +6,20 @@ namespace, parameter file, ROS clock, Fast DDS profile, RViz. Nothing here decid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, Substitution
-from launch.actions import DeclareLaunchArgument, GroupAction, SetEnvironmentVariable, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    GroupAction,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
 from launch.conditions import IfCondition
 from launch.substitutions import AndSubstitution, EnvironmentVariable, LaunchConfiguration
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
@@ -104,6 +110,8 @@ class RobotEntry(Substitution):
         path = self._robot_file.perform(context)
         value = yaml.safe_load(Path(path).read_text())
         for name in self._entry.split("."):
+            if isinstance(value, list):
+                value = {str(number): item for number, item in enumerate(value)}
             if not isinstance(value, dict) or name not in value:
                 if self._default is not None:
                     return self._default
@@ -181,12 +189,14 @@ def managed_node(
     parameters: Mapping[Any, Any],
     remappings: Sequence[tuple[Any, Any]] = (),
     condition: Any = None,
+    namespace: Any = None,
 ) -> Node:
     """One of our nodes. When it ends, launch ends the others: half a graph would only look alive."""
     return Node(
         package=package,
         executable=executable,
         name=name,
+        namespace=namespace,
         output="screen",
         # The file first, so that what is deployed overrides what is tuned.
         parameters=[
@@ -200,13 +210,66 @@ def managed_node(
     )
 
 
-def camera_topics(robot_file: RobotFile) -> list[tuple[str, RobotEntry]]:
-    """Remappings from the names our nodes use to those of the robot description."""
+def camera_topics(robot_file: RobotFile, entry: str = "camera") -> list[tuple[str, InNamespace]]:
+    """Remappings from the names our nodes use to those of a camera in the robot description.
+
+    Whole names: those of a further camera's node would otherwise be taken to be inside its own namespace.
+    """
     return [
-        ("camera/image_raw", RobotEntry(robot_file, "camera.image_topic")),
-        ("camera/image_raw/compressed", RobotEntry(robot_file, "camera.recorded_topic")),
-        ("camera/camera_info", RobotEntry(robot_file, "camera.camera_info_topic")),
+        (ours, InNamespace(RobotEntry(robot_file, f"{entry}.{topic}")))
+        for ours, topic in (
+            ("camera/image_raw", "image_topic"),
+            ("camera/image_raw/compressed", "recorded_topic"),
+            ("camera/camera_info", "camera_info_topic"),
+        )
     ]
+
+
+class OfCamera(Substitution):
+    """What a launch argument says for one of several cameras: its parts are separated by commas."""
+
+    def __init__(self, argument_name: str, number: int) -> None:
+        super().__init__()
+        self._argument = argument_name
+        self._number = number
+
+    def describe(self) -> str:
+        """For `ros2 launch --debug`."""
+        return f"OfCamera({self._argument}, {self._number})"
+
+    def perform(self, context: LaunchContext) -> str:
+        """The part, or nothing where the argument is empty.
+
+        Raises:
+            ValueError: there are fewer parts than cameras.
+        """
+        given = context.launch_configurations[self._argument]
+        parts = given.split(",") if given else [""] * (self._number + 1)
+        if self._number >= len(parts):
+            raise ValueError(
+                f"{self._argument}:={given} names {len(parts)} for camera number {self._number + 1}; give one for each "
+                "camera of the robot description, separated by commas"
+            )
+        return parts[self._number].strip()
+
+
+def camera(robot_file: RobotFile, entry: str = "camera", number_of: int = 0) -> Node:
+    """The camera node of one camera; that of a further one in the namespace of its name."""
+    return managed_node(
+        "atk_perception",
+        "camera_node",
+        "camera",
+        {
+            "source": text(OfCamera("camera_source", number_of)),
+            "calibration": text(OfCamera("camera_calibration", number_of)),
+            "frame_id": text(RobotEntry(robot_file, f"{entry}.frame_id")),
+            "rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
+            "width": RobotEntry(robot_file, f"{entry}.width"),
+            "height": RobotEntry(robot_file, f"{entry}.height"),
+        },
+        camera_topics(robot_file, entry),
+        namespace=RobotEntry(robot_file, f"{entry}.name") if number_of else None,
+    )
 
 
 def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLaunchArgument]:
@@ -222,28 +285,72 @@ def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLa
     ]
 
 
-def tracker(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> Node:
-    """The tracker, on the camera topics of the robot description."""
-    topics = camera_topics(robot_file)
+def trackers(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> OpaqueFunction:
+    """A tracker for every camera that the policy sees through, each on the topics of the robot description."""
+    run_folder = LaunchConfiguration("run_folder")
+    return per_camera(
+        robot_file,
+        lambda entry, number: tracker(robot_file, remappings, entry, further=number > 0),
+        run_folder,
+    )
+
+
+def tracker(
+    robot_file: RobotFile,
+    remappings: Sequence[tuple[Any, Any]] = (),
+    entry: str = "camera",
+    *,
+    further: bool = False,
+) -> Node:
+    """The tracker of one camera; that of a `further` one in the namespace of its name, with its own keypoint set."""
+    topics = camera_topics(robot_file, entry)
     # rclpy names these parameters after the topic as it is once namespace and remappings are applied.
     reliability = {
-        ("qos_overrides.", InNamespace(topic), ".subscription.reliability"): text(
-            LaunchConfiguration("image_reliability")
-        )
+        ("qos_overrides.", topic, ".subscription.reliability"): text(LaunchConfiguration("image_reliability"))
         for _, topic in topics[:2]
     }
+    name = RobotEntry(robot_file, f"{entry}.name")
+    run_folder = [LaunchConfiguration("run_folder"), *(["/cameras/", name] if further else [])]
     return managed_node(
         "atk_perception",
         "tracker_node",
         "tracker",
         {
-            "run_folder": text(LaunchConfiguration("run_folder")),
+            "run_folder": text(run_folder),
             "compressed": boolean(LaunchConfiguration("compressed")),
-            "image_rate_hz": number(RobotEntry(robot_file, "camera.rate_hz")),
+            "image_rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
             **reliability,
         },
         [*topics, *remappings],
+        namespace=name if further else None,
     )
+
+
+def per_camera(
+    robot_file: RobotFile, make: Callable[[str, int], Node], run_folder: Any = ""
+) -> OpaqueFunction:
+    """A node for every camera of the robot, or of those that the policy in `run_folder` sees through.
+
+    Args:
+        make: takes the entry of the camera in the robot description, as 'more_cameras.0', and how many came before it.
+    """
+
+    def nodes(context: LaunchContext) -> list[Any]:
+        robot = yaml.safe_load(Path(robot_file.perform(context)).read_text())
+        entries = {robot["camera"]["name"]: "camera"}
+        for number, camera in enumerate(robot.get("more_cameras", ())):
+            entries[camera["name"]] = f"more_cameras.{number}"
+        names = list(entries)
+        folder = perform_substitutions(context, normalize_to_list_of_substitutions(run_folder))
+        policy_file = Path(folder).expanduser() / "policy.yaml"
+        if folder and policy_file.is_file():
+            policy = yaml.safe_load(policy_file.read_text())
+            # One that the robot lacks is refused by the policy node, with the cause.
+            seen = [policy["camera"], *(camera["camera"] for camera in policy.get("more_cameras", ()))]
+            names = [name for name in seen if name in entries] or names
+        return [make(entries[name], number) for number, name in enumerate(names)]
+
+    return OpaqueFunction(function=nodes)
 
 
 def joint_monitor(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> Node:

@@ -14,7 +14,7 @@ from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
 from atk_policy.policies import make_policy
-from atk_policy.run_folder import PolicyFile, RunFolder
+from atk_policy.run_folder import PolicyFile, RunFolder, SeenSet
 
 PACKAGE = Path(__file__).parents[1]
 # One DDS domain per graph, apart from those of the other packages' tests.
@@ -26,34 +26,46 @@ def domain_id() -> int:
     return 60 + next(_DOMAINS) % 40
 
 
-@pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_run_folder(path: Path, robot_name: str) -> Path:
     """A whole run folder with an untrained policy: enough for nodes to come up and work."""
-    path = tmp_path_factory.mktemp("bringup") / "run"
-    robot = RobotDescription.load(PACKAGE / "config" / "robots" / "sim_panda.yaml")
-    camera = robot.camera
-    template = np.random.default_rng(0).integers(0, 256, (camera.height, camera.width, 3), dtype=np.uint8)
+    robot = RobotDescription.load(PACKAGE / "config" / "robots" / f"{robot_name}.yaml")
     uv_px = np.array([[200, 200], [300, 220], [260, 300], [340, 320]], np.float32)
-    keypoint_set = KeypointSet("test", np.arange(4), uv_px, camera.name, template)
+    sets = []
+    for number, camera in enumerate(robot.cameras):
+        template = np.random.default_rng(number).integers(
+            0, 256, (camera.height, camera.width, 3), dtype=np.uint8
+        )
+        name, points = (f"test_{camera.name}", uv_px[:3]) if number else ("test", uv_px)
+        ids = 4 * number + np.arange(len(points))
+        sets.append(KeypointSet(name, ids, points, camera.name, template))
     file = PolicyFile(
         policy="mlp",
-        keypoint_set="test",
-        keypoint_ids=[0, 1, 2, 3],
+        **SeenSet.of(sets[0]).model_dump(),
+        more_cameras=[SeenSet.of(points) for points in sets[1:]],
         horizon=4,
         history=1,
         history_stride=1,
         ensemble_decay=0.1,
         control_rate_hz=robot.control_rate_hz,
         joint_names=list(robot.joints.names),
-        camera=camera.name,
-        image_width=camera.width,
-        image_height=camera.height,
         matcher=DEFAULT_MATCHER,
         tracker=DEFAULT_TRACKER,
     )
-    policy = make_policy("mlp", keypoints=4, joints=robot.joint_count, horizon=4, history=1)
-    RunFolder(path, keypoint_set, policy, file, robot).save()
+    count = sum(map(len, sets))
+    policy = make_policy("mlp", keypoints=count, joints=robot.joint_count, horizon=4, history=1)
+    RunFolder(path, sets[0], policy, file, robot, tuple(sets[1:])).save()
     return path
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run_folder(tmp_path_factory.mktemp("bringup") / "run", "sim_panda")
+
+
+@pytest.fixture(scope="session")
+def two_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose policy sees through two cameras."""
+    return write_run_folder(tmp_path_factory.mktemp("bringup") / "two", "sim_panda_two_cameras")
 
 
 @pytest.fixture
