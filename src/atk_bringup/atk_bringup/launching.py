@@ -225,51 +225,43 @@ def camera_topics(robot_file: RobotFile, entry: str = "camera") -> list[tuple[st
     ]
 
 
-class OfCamera(Substitution):
-    """What a launch argument says for one of several cameras: its parts are separated by commas."""
+def camera_part(context: LaunchContext, argument_name: str, number: int) -> str:
+    """What a launch argument says for one of several cameras: its parts are separated by commas.
 
-    def __init__(self, argument_name: str, number: int) -> None:
-        super().__init__()
-        self._argument = argument_name
-        self._number = number
-
-    def describe(self) -> str:
-        """For `ros2 launch --debug`."""
-        return f"OfCamera({self._argument}, {self._number})"
-
-    def perform(self, context: LaunchContext) -> str:
-        """The part, or nothing where the argument is empty.
-
-        Raises:
-            ValueError: there are fewer parts than cameras.
-        """
-        given = context.launch_configurations[self._argument]
-        parts = given.split(",") if given else [""] * (self._number + 1)
-        if self._number >= len(parts):
-            raise ValueError(
-                f"{self._argument}:={given} names {len(parts)} for camera number {self._number + 1}; give one for each "
-                "camera of the robot description, separated by commas"
-            )
-        return parts[self._number].strip()
+    Raises:
+        ValueError: there are fewer parts than cameras.
+    """
+    given = context.launch_configurations[argument_name]
+    parts = given.split(",") if given else [""] * (number + 1)
+    if number >= len(parts):
+        raise ValueError(
+            f"{argument_name}:={given} names {len(parts)} for camera number {number + 1}; give one for each camera of the "
+            "robot description, separated by commas"
+        )
+    return parts[number].strip()
 
 
-def camera(robot_file: RobotFile, entry: str = "camera", number_of: int = 0) -> Node:
-    """The camera node of one camera; that of a further one in the namespace of its name."""
-    return managed_node(
-        "atk_perception",
-        "camera_node",
-        "camera",
-        {
-            "source": text(OfCamera("camera_source", number_of)),
-            "calibration": text(OfCamera("camera_calibration", number_of)),
-            "frame_id": text(RobotEntry(robot_file, f"{entry}.frame_id")),
-            "rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
-            "width": RobotEntry(robot_file, f"{entry}.width"),
-            "height": RobotEntry(robot_file, f"{entry}.height"),
-        },
-        camera_topics(robot_file, entry),
-        namespace=RobotEntry(robot_file, f"{entry}.name") if number_of else None,
-    )
+def cameras(robot_file: RobotFile) -> OpaqueFunction:
+    """A camera node for every camera, each on the topics of the robot description."""
+
+    def camera(context: LaunchContext, entry: str, before: int) -> Node:
+        return managed_node(
+            "atk_perception",
+            "camera_node",
+            "camera",
+            {
+                "source": text(camera_part(context, "camera_source", before)),
+                "calibration": text(camera_part(context, "camera_calibration", before)),
+                "frame_id": text(RobotEntry(robot_file, f"{entry}.frame_id")),
+                "rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
+                "width": RobotEntry(robot_file, f"{entry}.width"),
+                "height": RobotEntry(robot_file, f"{entry}.height"),
+            },
+            camera_topics(robot_file, entry),
+            namespace=RobotEntry(robot_file, f"{entry}.name") if before else None,
+        )
+
+    return per_camera(robot_file, camera)
 
 
 def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLaunchArgument]:
@@ -287,59 +279,52 @@ def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLa
 
 def trackers(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> OpaqueFunction:
     """A tracker for every camera that the policy sees through, each on the topics of the robot description."""
-    run_folder = LaunchConfiguration("run_folder")
-    return per_camera(
-        robot_file,
-        lambda entry, number: tracker(robot_file, remappings, entry, further=number > 0),
-        run_folder,
-    )
 
+    def tracker(context: LaunchContext, entry: str, before: int) -> Node:
+        topics = camera_topics(robot_file, entry)
+        # rclpy names these parameters after the topic as it is once namespace and remappings are applied.
+        reliability = {
+            ("qos_overrides.", topic, ".subscription.reliability"): text(
+                LaunchConfiguration("image_reliability")
+            )
+            for _, topic in topics[:2]
+        }
+        name = RobotEntry(robot_file, f"{entry}.name")
+        return managed_node(
+            "atk_perception",
+            "tracker_node",
+            "tracker",
+            {
+                # A further camera's keypoint set lies in a folder of its name.
+                "run_folder": text(
+                    [LaunchConfiguration("run_folder"), *(["/cameras/", name] if before else [])]
+                ),
+                "compressed": boolean(LaunchConfiguration("compressed")),
+                "image_rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
+                **reliability,
+            },
+            [*topics, *remappings],
+            namespace=name if before else None,
+        )
 
-def tracker(
-    robot_file: RobotFile,
-    remappings: Sequence[tuple[Any, Any]] = (),
-    entry: str = "camera",
-    *,
-    further: bool = False,
-) -> Node:
-    """The tracker of one camera; that of a `further` one in the namespace of its name, with its own keypoint set."""
-    topics = camera_topics(robot_file, entry)
-    # rclpy names these parameters after the topic as it is once namespace and remappings are applied.
-    reliability = {
-        ("qos_overrides.", topic, ".subscription.reliability"): text(LaunchConfiguration("image_reliability"))
-        for _, topic in topics[:2]
-    }
-    name = RobotEntry(robot_file, f"{entry}.name")
-    run_folder = [LaunchConfiguration("run_folder"), *(["/cameras/", name] if further else [])]
-    return managed_node(
-        "atk_perception",
-        "tracker_node",
-        "tracker",
-        {
-            "run_folder": text(run_folder),
-            "compressed": boolean(LaunchConfiguration("compressed")),
-            "image_rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
-            **reliability,
-        },
-        [*topics, *remappings],
-        namespace=name if further else None,
-    )
+    return per_camera(robot_file, tracker, LaunchConfiguration("run_folder"))
 
 
 def per_camera(
-    robot_file: RobotFile, make: Callable[[str, int], Node], run_folder: Any = ""
+    robot_file: RobotFile, make: Callable[[LaunchContext, str, int], Node], run_folder: Any = ""
 ) -> OpaqueFunction:
     """A node for every camera of the robot, or of those that the policy in `run_folder` sees through.
 
     Args:
-        make: takes the entry of the camera in the robot description, as 'more_cameras.0', and how many came before it.
+        make: called with the camera's entry in the robot description, as 'more_cameras.0', and how many came before it;
+            those but the first belong into the namespace of their name.
     """
 
     def nodes(context: LaunchContext) -> list[Any]:
         robot = yaml.safe_load(Path(robot_file.perform(context)).read_text())
         entries = {robot["camera"]["name"]: "camera"}
-        for number, camera in enumerate(robot.get("more_cameras", ())):
-            entries[camera["name"]] = f"more_cameras.{number}"
+        for place, camera in enumerate(robot.get("more_cameras", ())):
+            entries[camera["name"]] = f"more_cameras.{place}"
         names = list(entries)
         folder = perform_substitutions(context, normalize_to_list_of_substitutions(run_folder))
         policy_file = Path(folder).expanduser() / "policy.yaml"
@@ -348,7 +333,7 @@ def per_camera(
             # One that the robot lacks is refused by the policy node, with the cause.
             seen = [policy["camera"], *(camera["camera"] for camera in policy.get("more_cameras", ()))]
             names = [name for name in seen if name in entries] or names
-        return [make(entries[name], number) for number, name in enumerate(names)]
+        return [make(context, entries[name], before) for before, name in enumerate(names)]
 
     return OpaqueFunction(function=nodes)
 

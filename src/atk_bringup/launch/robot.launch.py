@@ -18,11 +18,10 @@ from atk_bringup.launching import (
     RobotFile,
     argument,
     bringup,
-    camera,
+    cameras,
     joint_monitor,
     joint_monitor_argument,
     managed_node,
-    per_camera,
     rviz,
     rviz_arguments,
     text,
@@ -66,10 +65,7 @@ def generate_launch_description() -> LaunchDescription:
             joint_monitor_argument(),
         ],
         [
-            GroupAction(
-                [per_camera(robot_file, lambda entry, number: camera(robot_file, entry, number))],
-                condition=IfCondition(LaunchConfiguration("camera")),
-            ),
+            GroupAction([cameras(robot_file)], condition=IfCondition(LaunchConfiguration("camera"))),
             trackers(robot_file),
             managed_node(
                 "atk_policy",
