@@ -128,6 +128,7 @@ def test_the_robot_moves_and_the_bag_gives_the_same_commands_again(two_cameras, 
             client.node.create_subscription(
                 Float64MultiArray, robot.topics.command, lambda m: commands.append(np.array(m.data)), RELIABLE
             )
+            client.wait_for("the policy", client._run.server_is_ready, 60.0)
             client.start_recording("live")
             goal = client.start_policy()
             client.reset("sushi", "RP", SEED, "topics")

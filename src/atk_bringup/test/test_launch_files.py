@@ -298,34 +298,36 @@ def test_two_cameras_have_a_tracker_each_and_one_policy(two_cameras, tmp_path, l
     for name, template in (("camera", "template.png"), ("left", "cameras/left/template.png")):
         folders.append(tmp_path / name)
         folders[-1].mkdir()
-        for k in range(3):
-            shutil.copy(two_cameras / template, folders[-1] / f"{k}.png")
+        shutil.copy(two_cameras / template, folders[-1])
+    tuning = tmp_path / "params.yaml"
+    tuning.write_text("/**/camera: {ros__parameters: {loop: true}}")
     arguments = {
         "run_folder": two_cameras,
         "namespace": "arm",
         "camera": "true",
         "camera_source": ",".join(map(str, folders)),
+        "params_file": tuning,
     }
     with LaunchedGraph(LAUNCH / "robot.launch.py", arguments, log, domain_id) as graph:
         graph.wait_for_nodes(
             "/arm/camera", "/arm/left/camera", "/arm/tracker", "/arm/left/tracker", "/arm/policy"
         )
         joints = graph.node.create_publisher(JointState, "/arm/joint_states", 10)
-        first = graph.received(KeypointArray, "/arm/keypoints")
-        left = graph.received(KeypointArray, "/arm/left/keypoints")
-        statuses = graph.received(PolicyStatus, "/arm/policy/status")
 
-        def answered() -> bool:
+        def publish_joints() -> None:
             message = JointState(name=[*JOINTS, "panda_finger_joint1"], position=[*HOME_RAD, 0.02])
             message.header.stamp = graph.node.get_clock().now().to_msg()
             joints.publish(message)
-            return bool(first and left and statuses)
 
-        graph.wait_for("keypoints of both cameras and an answer", answered)
-        assert {m.set_name for m in first} == {"test"}
-        assert {m.set_name for m in left} == {"test_left"}
+        graph.node.create_timer(0.02, publish_joints)
+        first = graph.received(KeypointArray, "/arm/keypoints")
+        left = graph.received(KeypointArray, "/arm/left/keypoints")
+        statuses = graph.received(PolicyStatus, "/arm/policy/status")
+        graph.wait_for("keypoints of both cameras and an answer", lambda: first and left and statuses)
+        assert {message.set_name for message in first} == {"test"}
+        assert {message.set_name for message in left} == {"test_left"}
         assert list(left[0].ids) == [4, 5, 6]
-        images = {name for name, kind in graph.published().items() if kind == "sensor_msgs/msg/Image"}
+        images = {topic for topic, kind in graph.published().items() if kind == "sensor_msgs/msg/Image"}
         assert {"/arm/camera/image_raw", "/arm/left/camera/image_raw"} <= images
 
 

@@ -45,7 +45,7 @@ class CameraJoin(Generic[T]):
         self._max_age_ns = round(robot.deadlines_s.image * 1e9)
         self._others = {camera.name: _Stream[T](round(1e9 / camera.rate_hz)) for camera in others}
         self._waiting: deque[tuple[int, T]] = deque()
-        self._newest_ns: int | None = None
+        self._newest_ns = 0  # of the first camera
 
     def add(self, camera: str, stamp_ns: int, payload: T) -> list[Joined[T]]:
         """Add what a camera saw; returns what is now complete, by time.
@@ -53,16 +53,16 @@ class CameraJoin(Generic[T]):
         Raises:
             KeyError: the robot has no camera of that name.
         """
-        if camera != self._first:
-            if self._others[camera].add(stamp_ns, payload):
-                self._waiting.clear()
-            return self._decided()
-        if self._newest_ns is not None and stamp_ns < self._newest_ns - CLOCK_JUMP_NS:
-            self._waiting.clear()
-            for stream in self._others.values():
-                stream.clear()
-        self._newest_ns = stamp_ns
-        self._waiting.append((stamp_ns, payload))
+        # Time jumped back: another episode, replay or simulation began, and what was seen before is void.
+        while self._waiting and self._waiting[-1][0] > stamp_ns + CLOCK_JUMP_NS:
+            self._waiting.pop()
+        for stream in self._others.values():
+            stream.forget_after(stamp_ns + CLOCK_JUMP_NS)
+        if camera == self._first:
+            self._newest_ns = stamp_ns
+            self._waiting.append((stamp_ns, payload))
+        else:
+            self._others[camera].add(stamp_ns, payload)
         return self._decided()
 
     def finish(self) -> list[Joined[T]]:
@@ -82,7 +82,7 @@ class CameraJoin(Generic[T]):
         while self._waiting:
             stamp_ns, payload = self._waiting[0]
             # Nobody answers an image that is older than it may be.
-            over = ended or (self._newest_ns or 0) - stamp_ns > self._max_age_ns
+            over = ended or self._newest_ns - stamp_ns > self._max_age_ns
             if not over and not all(stream.knows(stamp_ns) for stream in self._others.values()):
                 break
             self._waiting.popleft()
@@ -98,20 +98,15 @@ class _Stream(Generic[T]):
         self._period_ns = period_ns
         self._seen: deque[tuple[int, T]] = deque()
 
-    def clear(self) -> None:
-        self._seen.clear()
+    def forget_after(self, stamp_ns: int) -> None:
+        while self._seen and self._seen[-1][0] > stamp_ns:
+            self._seen.pop()
 
-    def add(self, stamp_ns: int, payload: T) -> bool:
-        """Whether time jumped back, so that what was seen before is void."""
-        newest_ns = self._seen[-1][0] if self._seen else stamp_ns
-        jumped = stamp_ns < newest_ns - CLOCK_JUMP_NS
-        if jumped:
-            self.clear()
-        if not self._seen or stamp_ns > newest_ns:
+    def add(self, stamp_ns: int, payload: T) -> None:
+        if not self._seen or stamp_ns > self._seen[-1][0]:
             self._seen.append((stamp_ns, payload))
         while self._seen[0][0] < stamp_ns - CLOCK_JUMP_NS:  # nobody asks while the first camera is silent
             self._seen.popleft()
-        return jumped
 
     def knows(self, stamp_ns: int) -> bool:
         """Whether what this camera saw about `stamp_ns` is certain: the next image can only be of later."""
