@@ -189,8 +189,8 @@ def test_further_cameras_stand_at_the_sides_and_see_what_the_first_one_looks_at(
         size = (robot.camera.width, robot.camera.height)
         for placement, renderer in zip(world.placements, simulation.renderers, strict=True):
             shown = world.model.geom_bodyid[renderer.segmentation()]
-            for name in ("salmon", "plate"):
-                body = next(i for i in range(world.model.nbody) if name in world.model.body(i).name)
+            for name in ("piece", "plate"):
+                body = next(i for i in range(world.model.nbody) if world.model.body(i).name == name)
                 where = world.data.xpos[body][None] + [0.0, 0.0, 0.005]
                 (uv_px,), _ = project(where, placement.T_world_camera, placement.intrinsics(*size))
                 column, row = np.rint(uv_px).astype(int)
