@@ -8,7 +8,7 @@ ifeq ($(QUICK),1)
   DEMO_SIZE := --demonstrations 20 --episodes 5
 endif
 
-.PHONY: help setup demo test expert bench faults bench-perception lint clean
+.PHONY: help setup demo test expert benchmark benchmark-check bench faults bench-perception lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -24,6 +24,13 @@ test: setup  ## linters, types, unit tests and the whole-stack tests
 
 expert: setup  ## success of the scripted expert over 200 seeds of every task
 	@$(ENV) python -m atk_sim.expert_benchmark --episodes 200
+
+benchmark: setup  ## every task, method and disturbance beside the paper's figures (hours; goes on where it was; ARGS=...)
+	@$(ENV) python -m atk_sim.benchmark --output runs/benchmark $(ARGS)
+	@$(ENV) python -m atk_sim.benchmark_report runs/benchmark --command "make benchmark $(if $(ARGS),ARGS='$(ARGS)')"
+
+benchmark-check: setup  ## a random tenth of the committed benchmark again, compared with its intervals
+	@$(ENV) python -m atk_sim.benchmark_check docs/benchmark/results.json $(ARGS)
 
 bench: setup  ## camera-to-command latency and lost frames between separate processes
 	@$(ENV) python -m atk_sim.latency_benchmark_node

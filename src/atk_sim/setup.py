@@ -25,6 +25,9 @@ setup(
     entry_points={
         "console_scripts": [
             "sim_robot_node = atk_sim.sim_robot_node:main",
+            "benchmark = atk_sim.benchmark:main",
+            "benchmark_check = atk_sim.benchmark_check:main",
+            "benchmark_report = atk_sim.benchmark_report:main",
             "demo = atk_sim.demo:main",
             "expert = atk_sim.expert_benchmark:main",
             "fault_campaign = atk_sim.fault_campaign:main",

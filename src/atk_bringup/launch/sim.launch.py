@@ -47,9 +47,8 @@ def generate_launch_description() -> LaunchDescription:
             argument("task", "task of the first episode", "sushi"),
             argument(
                 "disturbance",
-                "what is randomised, each adding to the one before",
+                "RP, RB, RO, Light (each adding to the one before), camera, occlusion or freeze; NAME:SEVERITY for more or less",
                 "RP",
-                ["RP", "RB", "RO", "Light"],
             ),
             argument("seed", "seed of the first episode", "0"),
             argument("wait_for_reset", "begin when the service sim/reset is called", "false", BOOLEAN),

@@ -10,21 +10,24 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CameraPlacement:
-    """A fixed camera: where it is, what it looks at, how wide it sees."""
+    """A fixed camera: where it is, what it looks at, how wide it sees, how far it is turned about its optical axis."""
 
     position_m: tuple[float, float, float]
     target_m: tuple[float, float, float]
     vertical_field_rad: float
+    roll_rad: float = 0.0
 
     @property
     def T_world_camera(self) -> FloatArray:
-        """(4, 4) pose of the optical frame in the world; the image's horizon is level."""
+        """(4, 4) pose of the optical frame in the world; without roll the image's horizon is level."""
         forward = np.subtract(self.target_m, self.position_m)
         forward = forward / np.linalg.norm(forward)
         right = np.cross(forward, [0.0, 0.0, 1.0])
         right /= np.linalg.norm(right)
+        down = np.cross(forward, right)
+        cosine, sine = np.cos(self.roll_rad), np.sin(self.roll_rad)
         pose = np.eye(4)
-        pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+        pose[:3, :3] = np.stack([cosine * right + sine * down, cosine * down - sine * right, forward], axis=1)
         pose[:3, 3] = self.position_m
         return pose
 

@@ -162,6 +162,9 @@ def record(args: argparse.Namespace, robot: Path, folder: Path, domain_id: int) 
 
     def work(client: ClosedLoopClient, seed: int) -> None:
         name = f"episode_{seed:04d}"
+        if (folder / name / "metadata.yaml").is_file():  # of a recording that was interrupted
+            kept.append(folder / name)
+            return
         shutil.rmtree(
             folder / f"{name}{UNFINISHED_SUFFIX}", ignore_errors=True
         )  # of a graph that was started anew
@@ -212,6 +215,16 @@ def small_run(folder: Path, robot: Path, demonstrations: int, domain_id: int) ->
     return run
 
 
+def start_run(nodes: NodeGraph, args: argparse.Namespace, robot: Path, run_folder: Path) -> None:
+    """The nodes that a run folder drives the simulated robot with."""
+    image_topic = RobotDescription.load(robot).camera.image_topic
+    reliable = {f"qos_overrides./{image_topic}.subscription.reliability": "reliable"}
+    run = {"run_folder": str(run_folder), "use_sim_time": True}
+    nodes.start("atk_sim", "sim_robot_node", _sim_parameters(args, robot))
+    nodes.start("atk_perception", "tracker_node", {**run, **reliable})
+    nodes.start("atk_policy", "policy_node", {**run, "robot": str(robot)})
+
+
 def evaluate(
     args: argparse.Namespace, robot: Path, run_folder: Path, folder: Path, domain_id: int
 ) -> list[Episode]:
@@ -219,20 +232,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
 
     def start(nodes: NodeGraph) -> None:
-        reliable = {
-            f"qos_overrides./{RobotDescription.load(robot).camera.image_topic}.subscription.reliability": "reliable"
-        }
-        nodes.start("atk_sim", "sim_robot_node", _sim_parameters(args, robot))
-        nodes.start(
-            "atk_perception",
-            "tracker_node",
-            {"run_folder": str(run_folder), "use_sim_time": True, **reliable},
-        )
-        nodes.start(
-            "atk_policy",
-            "policy_node",
-            {"run_folder": str(run_folder), "robot": str(robot), "use_sim_time": True},
-        )
+        start_run(nodes, args, robot, run_folder)
 
     lock = threading.Lock()
 

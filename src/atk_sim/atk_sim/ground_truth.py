@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atk_perception.robot_description import Camera
 from atk_sim.camera import FloatArray, back_project, project
 from atk_sim.world import CameraRenderer, World
 
@@ -42,12 +43,10 @@ def attach(world: World, renderer: CameraRenderer, uv_px: FloatArray) -> Attache
     seen = geoms[row, column]
     if (seen < 0).any():
         raise ValueError(f"{(seen < 0).sum()} points show no object; choose points on surfaces")
-    K = world.task.camera.intrinsics(width, height)
+    K = world.camera.intrinsics(width, height)
     # The depth is that of the pixel's centre, so that is where the point is taken to be.
     centres = np.stack([column, row], axis=1).astype(np.float64)
-    in_world = back_project(
-        centres, depth_m[row, column].astype(np.float64), world.task.camera.T_world_camera, K
-    )
+    in_world = back_project(centres, depth_m[row, column].astype(np.float64), world.camera.T_world_camera, K)
     bodies = world.model.geom_bodyid[seen]
     offset = in_world - world.data.xpos[bodies]
     rotation = world.data.xmat[bodies].reshape(-1, 3, 3)
@@ -58,13 +57,10 @@ def locate(
     world: World, renderer: CameraRenderer, points: AttachedPoints
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Pixels (N, 2) of attached points now, and whether each is visible (N,)."""
-    rotation = world.data.xmat[points.body_ids].reshape(-1, 3, 3)
-    in_world = world.data.xpos[points.body_ids] + np.einsum("nij,nj->ni", rotation, points.position_body_m)
+    in_world = _in_world(world, points)
     depth_m = renderer.depth()
     height, width = depth_m.shape
-    uv_px, distance_m = project(
-        in_world, world.task.camera.T_world_camera, world.task.camera.intrinsics(width, height)
-    )
+    uv_px, distance_m = project(in_world, world.camera.T_world_camera, world.camera.intrinsics(width, height))
     column, row = np.rint(uv_px).astype(int).T
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (distance_m > 0)
     surface_m = np.full(len(uv_px), -np.inf)
@@ -74,3 +70,18 @@ def locate(
             near = depth_m[np.clip(row + dv, 0, height - 1), np.clip(column + du, 0, width - 1)]
             surface_m = np.maximum(surface_m, near)
     return uv_px, inside & (distance_m < surface_m + DEPTH_TOLERANCE_M)
+
+
+def project_attached(world: World, points: AttachedPoints, camera: Camera) -> FloatArray:
+    """Pixels (N, 2) of attached points now, hidden or not; needs no rendering."""
+    K = world.camera.intrinsics(camera.width, camera.height)
+    uv_px, _ = project(_in_world(world, points), world.camera.T_world_camera, K)
+    return uv_px
+
+
+def _in_world(world: World, points: AttachedPoints) -> FloatArray:
+    rotation = world.data.xmat[points.body_ids].reshape(-1, 3, 3)
+    place: FloatArray = world.data.xpos[points.body_ids] + np.einsum(
+        "nij,nj->ni", rotation, points.position_body_m
+    )
+    return place

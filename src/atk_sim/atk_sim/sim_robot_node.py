@@ -69,7 +69,11 @@ class SimRobotNode(ManagedNode):
         super().__init__("sim")
         self.declare("robot", str(robot_file("sim_panda")), "robot description file (YAML)", read_only=True)
         self.declare("task", "sushi", "task of the first episode")
-        self.declare("disturbance", "RP", "disturbance of the first episode: RP, RB, RO or Light")
+        self.declare(
+            "disturbance",
+            "RP",
+            "disturbance of the first episode: RP, RB, RO, Light, camera, occlusion or freeze, with :SEVERITY if not 1",
+        )
         self.declare("seed", 0, "seed of the first episode", minimum=0, maximum=2**31)
         self.declare("driver", TOPICS, "who commands: 'expert' (scripted) or 'topics'")
         self.declare("wait_for_reset", False, "begin the first episode only when sim/reset is called")
@@ -312,12 +316,13 @@ class SimRobotNode(ManagedNode):
         recorded = self._recorded
         self._publish_state()
         self._publish_images(stamp_ns)
-        self._await_recorded_image(recorded, stamp_ns)
+        if not simulation.image_lost:
+            self._await_recorded_image(recorded, stamp_ns)
         if self._driver == EXPERT:
             self._publish_command(simulation.expert_command())
             self._await_command()
             self._await_recorded_command(recorded)
-        elif self.parameter("lockstep") and self._policies() > 0:
+        elif self.parameter("lockstep") and self._policies() > 0 and not simulation.image_lost:
             if self._await_answer(stamp_ns):
                 self._await_recorded_command(recorded)
         self._publish_episode(stamp_ns)
@@ -479,11 +484,12 @@ class SimRobotNode(ManagedNode):
     def _publish_images(self, stamp_ns: int) -> None:
         assert self._simulation is not None
         simulation = self._simulation
-        for view, renderer, placement in zip(
-            self._views, simulation.renderers, simulation.world.placements, strict=True
+        for view, image, renderer, placement in zip(
+            self._views, simulation.images(), simulation.renderers, simulation.world.placements, strict=True
         ):
             header = Header(stamp=_time(stamp_ns), frame_id=view.camera.frame_id)
-            image = renderer.rgb()
+            if view is self._views[0] and simulation.image_lost:
+                continue
             view.info.publish(_camera_info(header, view.camera, placement))
             if view.image.get_subscription_count():
                 view.image.publish(fill_rgb_message(Image(header=header), image))

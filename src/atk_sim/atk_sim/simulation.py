@@ -7,7 +7,7 @@ import numpy as np
 from atk_perception.image_codec import DepthImage, RgbImage
 from atk_perception.robot_description import RobotDescription
 from atk_sim.camera import FloatArray
-from atk_sim.disturbances import check_disturbance
+from atk_sim.disturbances import Disturbance, Stall
 from atk_sim.experts import Expert
 from atk_sim.scene import stream
 from atk_sim.tasks import make_task
@@ -47,9 +47,10 @@ class Simulation:
         Raises:
             ValueError: unknown task or disturbance.
         """
-        check_disturbance(disturbance)
         chosen = make_task(task)
         self._world = World(self.robot, chosen, disturbance, seed)
+        self._stall = Stall.of(Disturbance.parse(disturbance), seed)
+        self._last_rgb: RgbImage | None = None
         for renderer in self._renderers:
             renderer.show(self._world)
         self.task, self.disturbance, self.seed = task, disturbance, seed
@@ -78,9 +79,24 @@ class Simulation:
         """(J + 1,) joint positions [rad] and gripper opening [m]."""
         return self.world.measured()
 
+    @property
+    def _stalls(self) -> bool:
+        return self._stall.at(self.steps / self.robot.camera.rate_hz)
+
+    @property
+    def image_lost(self) -> bool:
+        """Whether the first camera gives no image in this period (disturbance `freeze`)."""
+        return self._stalls and not self._stall.repeats
+
     def rgb(self) -> RgbImage:
-        """(H, W, 3) uint8 image of the first camera of this instant."""
-        return self.renderer.rgb()
+        """(H, W, 3) uint8 image of the first camera of this instant; the last one again while it hangs (`freeze`)."""
+        if self._last_rgb is None or not self._stalls:
+            self._last_rgb = self.renderer.rgb()
+        return self._last_rgb
+
+    def images(self) -> list[RgbImage]:
+        """What every camera shows of this instant, in the robot's order."""
+        return [self.rgb(), *(renderer.rgb() for renderer in self.renderers[1:])]
 
     def depth(self) -> DepthImage:
         """(H, W) float32 depth [m] of this instant."""

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from atk_perception.image_codec import DepthImage, RgbImage
 from atk_perception.robot_description import RobotDescription
 from atk_sim.camera import CameraPlacement, FloatArray
-from atk_sim.disturbances import add_background, add_distractors, add_lights
+from atk_sim.disturbances import (
+    OCCLUDER,
+    Disturbance,
+    Occluder,
+    add_background,
+    add_distractors,
+    add_lights,
+    moved_camera,
+)
 from atk_sim.experts import observed
 from atk_sim.robots.panda import (
     ARM_ACTUATORS,
@@ -51,10 +59,15 @@ class World:
     Args:
         robot: gives the home position and the cameras' image sizes.
         task, disturbance, seed: together they decide everything; see `disturbances`.
+
+    Raises:
+        ValueError: unknown disturbance.
     """
 
     def __init__(self, robot: RobotDescription, task: Task, disturbance: str, seed: int) -> None:
         self.task, self._robot = task, robot
+        disturbed = Disturbance.parse(disturbance)
+        self.camera = moved_camera(task.camera, disturbed, seed)
         self.layout = task.layout(seed)
         spec = mujoco.MjSpec()
         spec.compiler.degree = False
@@ -68,11 +81,14 @@ class World:
         spec.visual.quality.offsamples = 0  # multisampling doubles the cost of a frame on a CPU
         spec.visual.map.znear, spec.visual.map.zfar = 0.02, 4.0
         add_panda(spec)
-        add_background(spec, disturbance, seed)
+        add_background(spec, disturbed, seed)
         task.add_objects(spec, self.layout)
-        add_distractors(spec, self.layout, disturbance, seed, task.clearance_m)
-        add_lights(spec, disturbance, seed)
-        self.placements = camera_placements(task, len(robot.cameras))
+        add_distractors(spec, self.layout, disturbed, seed, task.clearance_m)
+        add_lights(spec, disturbed, seed)
+        self._occluder = Occluder(self.camera, disturbed, seed, robot.camera.width, robot.camera.height)
+        self._occluder.add(spec)
+        # What moves the task's own camera leaves the others where they are.
+        self.placements = [self.camera, *camera_placements(task, len(robot.cameras))[1:]]
         for number, placement in enumerate(self.placements):
             _add_camera(spec, camera_name(number), placement)
         self.model = spec.compile()
@@ -107,6 +123,10 @@ class World:
         """Advance physics."""
         for _ in range(round(seconds / PHYSICS_STEP_S)):
             mujoco.mj_step(self.model, self.data)
+        if self._occluder.share:
+            self.data.mocap_pos[self.model.body(OCCLUDER).mocapid[0]] = self._occluder.position_m(
+                self.data.time
+            )
 
     def success(self) -> bool:
         """Whether the task is done now."""

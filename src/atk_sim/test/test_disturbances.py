@@ -1,4 +1,4 @@
-"""RP, RB, RO, Light: each adds to the one before, and each is a pure function of its seed."""
+"""RP, RB, RO, Light: each adds to the one before; camera, occlusion, freeze; each a pure function of its seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from atk_sim.disturbances import DISTURBANCES, luminance
+from atk_sim.camera import CameraPlacement, back_project, project
+from atk_sim.disturbances import DISTURBANCES, OCCLUDER, STRESSES, Disturbance, Stall, luminance, moved_camera
 from atk_sim.simulation import Simulation
 from atk_sim.tasks import make_task
 from atk_sim.world import World
@@ -117,3 +118,89 @@ def test_unknown_names_are_answered_with_the_known_ones(simulation: Simulation):
         simulation.reset("sushi", "fog", 0)
     with pytest.raises(ValueError, match="sushi"):
         simulation.reset("tea", "RP", 0)
+
+
+# ------------------------------------------------------------------------------------------- severity
+
+
+@pytest.mark.parametrize("text", ["Light:", "Light:much", "Light:-1", "Light:nan", "camera:3"])
+def test_a_severity_that_is_no_number_from_0_to_2_is_named(text):
+    with pytest.raises(ValueError, match=r"expected a number from 0 to 2"):
+        Disturbance.parse(text)
+
+
+def test_no_severity_is_the_demonstrations_and_one_is_the_paper(robot, worlds):
+    for name in (*DISTURBANCES, *STRESSES):
+        none = World(robot, make_task("sushi"), f"{name}:0", 1)
+        assert bodies(none) == bodies(worlds["RP", 1])
+        np.testing.assert_array_equal(none.model.tex_data, worlds["RP", 1].model.tex_data)
+        assert lights(none.model) == lights(worlds["RP", 1].model)
+    full = World(robot, make_task("sushi"), "Light:1", 1)
+    assert lights(full.model) == lights(worlds["Light", 1].model)
+    np.testing.assert_array_equal(full.model.tex_data, worlds["Light", 1].model.tex_data)
+
+
+def test_the_picture_differs_the_more_the_higher_the_severity(simulation: Simulation):
+    for name in ("RB", "Light", "camera"):
+        pictures = []
+        for severity in (0.0, 0.3, 1.0):
+            simulation.reset("sushi", f"{name}:{severity}", 3)
+            pictures.append(simulation.rgb().astype(np.float32))
+        change = [float(np.abs(picture - pictures[0]).mean()) for picture in pictures[1:]]
+        assert 0.5 < change[0] < change[1], (name, change)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_moved_camera_is_turned_and_shifted_by_its_severity_and_still_sees_the_scene(robot, seed):
+    camera = make_task("sushi").camera
+    for severity in (0.5, 1.0):
+        moved = moved_camera(camera, Disturbance("camera", severity), seed)
+        shift_m = np.linalg.norm(np.subtract(moved.position_m, camera.position_m))
+        turn = camera.T_world_camera[:3, :3].T @ moved.T_world_camera[:3, :3]
+        assert shift_m == pytest.approx(0.1 * severity)
+        assert np.degrees(np.arccos((np.trace(turn) - 1) / 2)) == pytest.approx(15 * severity, abs=0.01)
+        K = moved.intrinsics(robot.camera.width, robot.camera.height)
+        target = np.array([camera.target_m])
+        uv_px, _ = project(target, moved.T_world_camera, K)
+        np.testing.assert_allclose(uv_px[0], K[:2, 2], atol=1e-6)
+
+
+def test_a_rolled_camera_has_a_proper_pose_and_projects_what_it_back_projects():
+    camera = CameraPlacement((1.0, 0.1, 0.6), (0.5, 0.0, 0.0), 0.6, roll_rad=0.3)
+    rotation = camera.T_world_camera[:3, :3]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rotation) == pytest.approx(1.0)
+    K, uv_px = camera.intrinsics(640, 480), np.array([[12.0, 400.0], [600.0, 30.0]])
+    points = back_project(uv_px, np.array([0.5, 0.9]), camera.T_world_camera, K)
+    np.testing.assert_allclose(project(points, camera.T_world_camera, K)[0], uv_px, atol=1e-9)
+
+
+def test_something_passes_before_the_camera_and_is_gone_again(simulation: Simulation):
+    simulation.reset("sushi", "occlusion", 2)
+    world = simulation.world
+    occluder = world.model.body(OCCLUDER).id
+    geom = world.model.body(OCCLUDER).geomadr[0]
+    hidden = []
+    while simulation.steps < 140:
+        hidden.append(float((simulation.renderer.segmentation() == geom).mean()))
+        simulation.step(simulation.expert_command())
+    assert occluder > 0
+    assert hidden[0] == hidden[-1] == 0.0
+    assert 0.2 < max(hidden) < 0.4  # 0.3 of the width at full view
+    assert simulation.succeeded, "it touches nothing"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stalled_camera_repeats_its_image_or_gives_none(simulation: Simulation, seed):
+    simulation.reset("sushi", "freeze", seed)
+    stall = Stall.of(Disturbance.parse("freeze"), seed)
+    lost, repeated, last = 0, 0, None
+    while simulation.steps < 100:
+        if simulation.image_lost:
+            lost += 1
+        else:
+            image = simulation.rgb()
+            repeated += last is not None and np.array_equal(image, last)
+            last = image.copy()
+        simulation.step(simulation.expert_command())
+    assert (lost, repeated) == ((0, 10) if stall.repeats else (10, 0))  # 0.5 s at 20 Hz

@@ -1,0 +1,52 @@
+"""What a method is: it learns from demonstrations into a folder, and drives the robot from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from atk_perception.robot_description import RobotDescription
+from atk_sim.rollout import Agent
+from atk_sim.simulation import Simulation
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What every method is given alike.
+
+    Attributes:
+        task: name.
+        robot: that it was recorded on.
+        bags: recorded demonstrations, in the order of their seeds.
+        seeds: of the demonstrations: the simulator can show each of them again.
+        servo_noise: that they were recorded with.
+    """
+
+    task: str
+    robot: RobotDescription
+    bags: list[Path]
+    seeds: list[int]
+    servo_noise: float
+
+
+class Method(Protocol):
+    """One method, one file."""
+
+    name: str
+
+    def train(
+        self, lesson: Lesson, seed: int, folder: Path, report: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """Learn into `folder`; called again after an interruption, it goes on there.
+
+        Args:
+            seed: of everything random in training.
+            report: is told now and then what is being done.
+        """
+        ...
+
+    def agent(self, lesson: Lesson, folder: Path, simulation: Simulation) -> Agent:
+        """What `train` left, ready to drive."""
+        ...

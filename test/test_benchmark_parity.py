@@ -1,0 +1,51 @@
+"""The benchmark's fast path and the same episode over ROS give the same outcome."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stack_arguments import demo_arguments
+from std_msgs.msg import Float64MultiArray
+
+from atk_policy.run_folder import RunFolder
+from atk_sim import demo
+from atk_sim.closed_loop_node import RELIABLE, ClosedLoopClient
+from atk_sim.graph import robot_file
+from atk_sim.rollout import KeypointAgent, run_episode
+from atk_sim.simulation import Simulation
+
+pytestmark = pytest.mark.system
+
+EPISODES = [("RP", 7), ("Light", 8), ("freeze", 9)]
+
+
+@pytest.mark.timeout(600)
+def test_an_episode_in_process_ends_as_over_ros(graph, run_folder, robot):
+    simulation = Simulation(robot)
+    agent = KeypointAgent(RunFolder.load(run_folder), robot)
+    quick, sent = [], []
+
+    def remember(image, step):
+        if step.command is not None:
+            sent[-1].append(step.command[:-1])
+
+    for disturbance, seed in EPISODES:
+        sent.append([])
+        quick.append(run_episode(simulation, agent, "sushi", disturbance, seed, watch=remember))
+    simulation.close()
+
+    demo.start_run(graph, demo_arguments(), robot_file("sim_panda"), run_folder)
+    with ClosedLoopClient(graph) as client:
+        heard: list[np.ndarray] = []
+        client.node.create_subscription(
+            Float64MultiArray, robot.topics.command, lambda m: heard.append(np.array(m.data)), RELIABLE
+        )
+        for outcome, commands in zip(quick, sent, strict=True):
+            heard.clear()
+            episode = client.run_policy("sushi", outcome.disturbance, outcome.seed, timeout_s=240.0)
+            assert (episode.success, episode.steps) == (outcome.success, outcome.steps)
+            # Before the first image of an episode the node has nothing to go on, and says so.
+            assert {**episode.holds, "keypoints_stale": 0} == {**outcome.holds, "keypoints_stale": 0}
+            assert set(episode.tracker_states) == set(outcome.tracker_states)
+            if outcome.disturbance != "freeze":  # there the node's own watchdog brakes, at its own pace
+                np.testing.assert_allclose(np.array(heard)[: len(commands)], commands, atol=1e-9)
