@@ -238,7 +238,7 @@ def camera_part(context: LaunchContext, argument_name: str, number: int) -> str:
             f"{argument_name}:={given} names {len(parts)} for camera number {number + 1}; give one for each camera of the "
             "robot description, separated by commas"
         )
-    return parts[number].strip()
+    return str(parts[number].strip())
 
 
 def cameras(robot_file: RobotFile) -> OpaqueFunction:
