@@ -6,14 +6,20 @@ namespace, parameter file, ROS clock, Fast DDS profile, RViz. Nothing here decid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, Substitution
-from launch.actions import DeclareLaunchArgument, GroupAction, SetEnvironmentVariable, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    GroupAction,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
 from launch.conditions import IfCondition
 from launch.substitutions import AndSubstitution, EnvironmentVariable, LaunchConfiguration
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
@@ -104,6 +110,8 @@ class RobotEntry(Substitution):
         path = self._robot_file.perform(context)
         value = yaml.safe_load(Path(path).read_text())
         for name in self._entry.split("."):
+            if isinstance(value, list):
+                value = {str(number): item for number, item in enumerate(value)}
             if not isinstance(value, dict) or name not in value:
                 if self._default is not None:
                     return self._default
@@ -181,12 +189,14 @@ def managed_node(
     parameters: Mapping[Any, Any],
     remappings: Sequence[tuple[Any, Any]] = (),
     condition: Any = None,
+    namespace: Any = None,
 ) -> Node:
     """One of our nodes. When it ends, launch ends the others: half a graph would only look alive."""
     return Node(
         package=package,
         executable=executable,
         name=name,
+        namespace=namespace,
         output="screen",
         # The file first, so that what is deployed overrides what is tuned.
         parameters=[
@@ -200,13 +210,58 @@ def managed_node(
     )
 
 
-def camera_topics(robot_file: RobotFile) -> list[tuple[str, RobotEntry]]:
-    """Remappings from the names our nodes use to those of the robot description."""
+def camera_topics(robot_file: RobotFile, entry: str = "camera") -> list[tuple[str, InNamespace]]:
+    """Remappings from the names our nodes use to those of a camera in the robot description.
+
+    Whole names: those of a further camera's node would otherwise be taken to be inside its own namespace.
+    """
     return [
-        ("camera/image_raw", RobotEntry(robot_file, "camera.image_topic")),
-        ("camera/image_raw/compressed", RobotEntry(robot_file, "camera.recorded_topic")),
-        ("camera/camera_info", RobotEntry(robot_file, "camera.camera_info_topic")),
+        (ours, InNamespace(RobotEntry(robot_file, f"{entry}.{topic}")))
+        for ours, topic in (
+            ("camera/image_raw", "image_topic"),
+            ("camera/image_raw/compressed", "recorded_topic"),
+            ("camera/camera_info", "camera_info_topic"),
+        )
     ]
+
+
+def camera_part(context: LaunchContext, argument_name: str, number: int) -> str:
+    """What a launch argument says for one of several cameras: its parts are separated by commas.
+
+    Raises:
+        ValueError: there are fewer parts than cameras.
+    """
+    given = context.launch_configurations[argument_name]
+    parts = given.split(",") if given else [""] * (number + 1)
+    if number >= len(parts):
+        raise ValueError(
+            f"{argument_name}:={given} names {len(parts)} for camera number {number + 1}; give one for each camera of the "
+            "robot description, separated by commas"
+        )
+    return str(parts[number].strip())
+
+
+def cameras(robot_file: RobotFile) -> OpaqueFunction:
+    """A camera node for every camera, each on the topics of the robot description."""
+
+    def camera(context: LaunchContext, entry: str, before: int) -> Node:
+        return managed_node(
+            "atk_perception",
+            "camera_node",
+            "camera",
+            {
+                "source": text(camera_part(context, "camera_source", before)),
+                "calibration": text(camera_part(context, "camera_calibration", before)),
+                "frame_id": text(RobotEntry(robot_file, f"{entry}.frame_id")),
+                "rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
+                "width": RobotEntry(robot_file, f"{entry}.width"),
+                "height": RobotEntry(robot_file, f"{entry}.height"),
+            },
+            camera_topics(robot_file, entry),
+            namespace=RobotEntry(robot_file, f"{entry}.name") if before else None,
+        )
+
+    return per_camera(robot_file, camera)
 
 
 def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLaunchArgument]:
@@ -222,28 +277,65 @@ def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLa
     ]
 
 
-def tracker(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> Node:
-    """The tracker, on the camera topics of the robot description."""
-    topics = camera_topics(robot_file)
-    # rclpy names these parameters after the topic as it is once namespace and remappings are applied.
-    reliability = {
-        ("qos_overrides.", InNamespace(topic), ".subscription.reliability"): text(
-            LaunchConfiguration("image_reliability")
+def trackers(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> OpaqueFunction:
+    """A tracker for every camera that the policy sees through, each on the topics of the robot description."""
+
+    def tracker(context: LaunchContext, entry: str, before: int) -> Node:
+        topics = camera_topics(robot_file, entry)
+        # rclpy names these parameters after the topic as it is once namespace and remappings are applied.
+        reliability = {
+            ("qos_overrides.", topic, ".subscription.reliability"): text(
+                LaunchConfiguration("image_reliability")
+            )
+            for _, topic in topics[:2]
+        }
+        name = RobotEntry(robot_file, f"{entry}.name")
+        return managed_node(
+            "atk_perception",
+            "tracker_node",
+            "tracker",
+            {
+                # A further camera's keypoint set lies in a folder of its name.
+                "run_folder": text(
+                    [LaunchConfiguration("run_folder"), *(["/cameras/", name] if before else [])]
+                ),
+                "compressed": boolean(LaunchConfiguration("compressed")),
+                "image_rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
+                **reliability,
+            },
+            [*topics, *remappings],
+            namespace=name if before else None,
         )
-        for _, topic in topics[:2]
-    }
-    return managed_node(
-        "atk_perception",
-        "tracker_node",
-        "tracker",
-        {
-            "run_folder": text(LaunchConfiguration("run_folder")),
-            "compressed": boolean(LaunchConfiguration("compressed")),
-            "image_rate_hz": number(RobotEntry(robot_file, "camera.rate_hz")),
-            **reliability,
-        },
-        [*topics, *remappings],
-    )
+
+    return per_camera(robot_file, tracker, LaunchConfiguration("run_folder"))
+
+
+def per_camera(
+    robot_file: RobotFile, make: Callable[[LaunchContext, str, int], Node], run_folder: Any = ""
+) -> OpaqueFunction:
+    """A node for every camera of the robot, or of those that the policy in `run_folder` sees through.
+
+    Args:
+        make: called with the camera's entry in the robot description, as 'more_cameras.0', and how many came before it;
+            those but the first belong into the namespace of their name.
+    """
+
+    def nodes(context: LaunchContext) -> list[Any]:
+        robot = yaml.safe_load(Path(robot_file.perform(context)).read_text())
+        entries = {robot["camera"]["name"]: "camera"}
+        for place, camera in enumerate(robot.get("more_cameras", ())):
+            entries[camera["name"]] = f"more_cameras.{place}"
+        names = list(entries)
+        folder = perform_substitutions(context, normalize_to_list_of_substitutions(run_folder))
+        policy_file = Path(folder).expanduser() / "policy.yaml"
+        if folder and policy_file.is_file():
+            policy = yaml.safe_load(policy_file.read_text())
+            # One that the robot lacks is refused by the policy node, with the cause.
+            seen = [policy["camera"], *(camera["camera"] for camera in policy.get("more_cameras", ()))]
+            names = [name for name in seen if name in entries] or names
+        return [make(context, entries[name], before) for before, name in enumerate(names)]
+
+    return OpaqueFunction(function=nodes)
 
 
 def joint_monitor(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) -> Node:

@@ -29,8 +29,8 @@ from atk_bringup.launching import (
     rviz,
     rviz_arguments,
     text,
-    tracker,
     tracker_arguments,
+    trackers,
 )
 
 
@@ -61,7 +61,7 @@ def generate_launch_description() -> LaunchDescription:
             joint_monitor_argument(),
         ],
         [
-            tracker(robot_file),
+            trackers(robot_file),
             managed_node(
                 "atk_policy",
                 "policy_node",

@@ -8,6 +8,7 @@ Usage:
 """
 
 from launch import LaunchDescription
+from launch.actions import GroupAction
 from launch.conditions import IfCondition
 from launch.substitutions import EqualsSubstitution, LaunchConfiguration
 
@@ -17,16 +18,15 @@ from atk_bringup.launching import (
     RobotFile,
     argument,
     bringup,
-    camera_topics,
+    cameras,
     joint_monitor,
     joint_monitor_argument,
     managed_node,
-    number,
     rviz,
     rviz_arguments,
     text,
-    tracker,
     tracker_arguments,
+    trackers,
 )
 
 
@@ -42,11 +42,19 @@ def generate_launch_description() -> LaunchDescription:
                 "robot description: a shipped name or a path; empty: the one in the run folder",
                 "",
             ),
-            argument("camera", "start the camera node; false where a driver publishes", "false", BOOLEAN),
             argument(
-                "camera_source", "of the camera node: device, video file or image folder", "/dev/video0"
+                "camera", "start a camera node per camera; false where drivers publish", "false", BOOLEAN
             ),
-            argument("camera_calibration", "of the camera node: calibration file (YAML)", ""),
+            argument(
+                "camera_source",
+                "of the camera node: device, video file or image folder; of several cameras with commas between",
+                "/dev/video0",
+            ),
+            argument(
+                "camera_calibration",
+                "of the camera node: calibration file (YAML); of several cameras with commas between",
+                "",
+            ),
             argument(
                 "moveit_config",
                 "with scene_check: moveit, the package of the MoveIt configuration, as panda_moveit_config",
@@ -57,22 +65,8 @@ def generate_launch_description() -> LaunchDescription:
             joint_monitor_argument(),
         ],
         [
-            managed_node(
-                "atk_perception",
-                "camera_node",
-                "camera",
-                {
-                    "source": text(LaunchConfiguration("camera_source")),
-                    "calibration": text(LaunchConfiguration("camera_calibration")),
-                    "frame_id": text(RobotEntry(robot_file, "camera.frame_id")),
-                    "rate_hz": number(RobotEntry(robot_file, "camera.rate_hz")),
-                    "width": RobotEntry(robot_file, "camera.width"),
-                    "height": RobotEntry(robot_file, "camera.height"),
-                },
-                camera_topics(robot_file),
-                condition=IfCondition(LaunchConfiguration("camera")),
-            ),
-            tracker(robot_file),
+            GroupAction([cameras(robot_file)], condition=IfCondition(LaunchConfiguration("camera"))),
+            trackers(robot_file),
             managed_node(
                 "atk_policy",
                 "policy_node",

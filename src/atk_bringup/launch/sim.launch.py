@@ -24,8 +24,8 @@ from atk_bringup.launching import (
     rviz,
     rviz_arguments,
     text,
-    tracker,
     tracker_arguments,
+    trackers,
 )
 
 
@@ -73,7 +73,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             GroupAction(
                 [
-                    tracker(robot_file, OWN_CLOCK),
+                    trackers(robot_file, OWN_CLOCK),
                     managed_node(
                         "atk_policy",
                         "policy_node",

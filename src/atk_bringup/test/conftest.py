@@ -24,6 +24,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_untrained_run(tmp_path_factory.mktemp("bringup") / "run")
 
 
+@pytest.fixture(scope="session")
+def two_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose policy sees through two cameras."""
+    return write_untrained_run(tmp_path_factory.mktemp("bringup") / "two", "sim_panda_two_cameras")
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Path]:
     return tmp_path / "launch.log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def arguments_of(name: str) -> dict:
     return {a.name: a for a in source.get_launch_description(LaunchContext()).get_launch_arguments()}
 
 
+JOINTS = [f"panda_joint{k}" for k in range(1, 8)]
+HOME_RAD = [0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785]
 BAG_IMAGES = 12
 
 
@@ -121,6 +124,11 @@ def test_the_readme_lists_every_argument(name):
         ("robot", {}, r"run_folder"),
         ("sim", {"driver": "nobody"}, r"'topics', 'expert'"),
         ("sim", {"robot": "no_such_robot"}, r"no robot description at .*no_such_robot.*sim_panda"),
+        (
+            "robot",
+            {"run_folder": "/nowhere", "robot": "sim_panda_two_cameras", "camera": "true"},
+            r"camera_source:=/dev/video0 names 1 for camera number 2",
+        ),
         ("replay", {"run_folder": "/nowhere"}, r"no robot description at /nowhere/robot.yaml"),
         # The nodes come up, refuse, and launch ends with them.
         ("robot", {"run_folder": "/nowhere", "robot": "sim_panda"}, r"cannot configure: .*/nowhere"),
@@ -282,6 +290,70 @@ def test_record_with_the_simulator_writes_a_demonstration(tmp_path, log, domain_
         answer = graph.call(RecordEpisode, "recorder/episode", request(command=request.KEEP))
         assert answer.success, answer.message
     assert list((tmp_path / "demonstrations" / "one").glob("*.mcap"))
+
+
+def test_two_cameras_have_a_tracker_each_and_one_policy(two_cameras, tmp_path, log, domain_id):
+    """From the camera nodes to the policy; the second tracker in the namespace of its camera, with its own set."""
+    folders = []
+    for name, template in (("camera", "template.png"), ("left", "cameras/left/template.png")):
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        shutil.copy(two_cameras / template, folders[-1])
+    tuning = tmp_path / "params.yaml"
+    tuning.write_text("/**/camera: {ros__parameters: {loop: true}}")
+    arguments = {
+        "run_folder": two_cameras,
+        "namespace": "arm",
+        "camera": "true",
+        "camera_source": ",".join(map(str, folders)),
+        "params_file": tuning,
+    }
+    with LaunchedGraph(LAUNCH / "robot.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes(
+            "/arm/camera", "/arm/left/camera", "/arm/tracker", "/arm/left/tracker", "/arm/policy"
+        )
+        joints = graph.node.create_publisher(JointState, "/arm/joint_states", 10)
+
+        def publish_joints() -> None:
+            message = JointState(name=[*JOINTS, "panda_finger_joint1"], position=[*HOME_RAD, 0.02])
+            message.header.stamp = graph.node.get_clock().now().to_msg()
+            joints.publish(message)
+
+        graph.node.create_timer(0.02, publish_joints)
+        first = graph.received(KeypointArray, "/arm/keypoints")
+        left = graph.received(KeypointArray, "/arm/left/keypoints")
+        statuses = graph.received(PolicyStatus, "/arm/policy/status")
+        graph.wait_for("keypoints of both cameras and an answer", lambda: first and left and statuses)
+        assert {message.set_name for message in first} == {"test"}
+        assert {message.set_name for message in left} == {"test_left"}
+        assert list(left[0].ids) == [4, 5, 6]
+        images = {topic for topic, kind in graph.published().items() if kind == "sensor_msgs/msg/Image"}
+        assert {"/arm/camera/image_raw", "/arm/left/camera/image_raw"} <= images
+
+
+def test_the_simulator_starts_trackers_for_the_cameras_that_the_policy_sees_through(
+    run_folder, two_cameras, log, domain_id
+):
+    arguments = {"run_folder": two_cameras, "robot": "sim_panda_two_cameras", "log_level": "warn"}
+    with LaunchedGraph(LAUNCH / "sim.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes("/sim", "/tracker", "/left/tracker", "/policy")
+        keypoints, statuses = (
+            graph.received(KeypointArray, "left/keypoints"),
+            graph.received(PolicyStatus, "policy/status"),
+        )
+        graph.wait_for("answers to images", lambda: len(keypoints) > 3 and len(statuses) > 3)
+        (tracker,) = graph.node.get_subscriptions_info_by_topic("/left/camera/image_raw")
+        assert tracker.node_namespace == "/left"
+        assert tracker.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+
+
+def test_a_camera_without_keypoints_needs_no_tracker(run_folder, log, domain_id):
+    """The policy of a run folder with one camera, on a robot with two."""
+    arguments = {"run_folder": run_folder, "robot": "sim_panda_two_cameras", "log_level": "warn"}
+    with LaunchedGraph(LAUNCH / "sim.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes("/sim", "/tracker", "/policy")
+        statuses = graph.received(PolicyStatus, "policy/status")
+        graph.wait_for("answers to images", lambda: len(statuses) > 3)
 
 
 def test_robot_waits_for_a_request_and_plays_images_from_a_folder(run_folder, tmp_path, log, domain_id):

@@ -10,34 +10,35 @@ from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
 from atk_policy.policies import make_policy
-from atk_policy.run_folder import PolicyFile, RunFolder
+from atk_policy.run_folder import PolicyFile, RunFolder, SeenSet
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def write_untrained_run(path: Path) -> Path:
-    """Write it for the simulated Panda; enough for nodes to come up and work."""
-    robot = RobotDescription.load(PACKAGE / "config" / "robots" / "sim_panda.yaml")
-    camera = robot.camera
-    template = np.random.default_rng(0).integers(0, 256, (camera.height, camera.width, 3), dtype=np.uint8)
+def write_untrained_run(path: Path, robot_name: str = "sim_panda") -> Path:
+    """Write it for a simulated Panda, with points of each of its cameras; enough for nodes to come up and work."""
+    robot = RobotDescription.load(PACKAGE / "config" / "robots" / f"{robot_name}.yaml")
     uv_px = np.array([[200, 200], [300, 220], [260, 300], [340, 320]], np.float32)
-    keypoint_set = KeypointSet("test", np.arange(4), uv_px, camera.name, template)
+    sets = []
+    for number, camera in enumerate(robot.cameras):
+        size = (camera.height, camera.width, 3)
+        template = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
+        name, points = (f"test_{camera.name}", uv_px[:3]) if number else ("test", uv_px)
+        sets.append(KeypointSet(name, 4 * number + np.arange(len(points)), points, camera.name, template))
     file = PolicyFile(
         policy="mlp",
-        keypoint_set="test",
-        keypoint_ids=[0, 1, 2, 3],
+        **SeenSet.of(sets[0]).model_dump(),
+        more_cameras=[SeenSet.of(points) for points in sets[1:]],
         horizon=4,
         history=1,
         history_stride=1,
         ensemble_decay=0.1,
         control_rate_hz=robot.control_rate_hz,
         joint_names=list(robot.joints.names),
-        camera=camera.name,
-        image_width=camera.width,
-        image_height=camera.height,
         matcher=DEFAULT_MATCHER,
         tracker=DEFAULT_TRACKER,
     )
-    policy = make_policy("mlp", keypoints=4, joints=robot.joint_count, horizon=4, history=1)
-    RunFolder(path, keypoint_set, policy, file, robot).save()
+    count = sum(map(len, sets))
+    policy = make_policy("mlp", keypoints=count, joints=robot.joint_count, horizon=4, history=1)
+    RunFolder(path, sets[0], policy, file, robot, tuple(sets[1:])).save()
     return path

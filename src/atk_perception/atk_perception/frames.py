@@ -4,6 +4,8 @@ A frame is one payload (an image, or the keypoints seen in it) with the robot's 
 instant, at the control rate. The live policy and the reader of demonstrations use the same
 `FrameAligner`, so what a policy was trained on is what it later gets.
 
+What further cameras saw is joined to the first one's payloads before (see camera_join).
+
 Time is the stamp in the message headers. Three rules make a frame independent of the order in
 which messages happen to arrive:
 
@@ -29,15 +31,15 @@ import yaml
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
+from atk_perception.camera_join import CLOCK_JUMP_NS, CameraJoin, Joined
 from atk_perception.image_codec import RgbImage, rgb_from_message
 from atk_perception.mcap_file import McapError, mcap_metadata
-from atk_perception.robot_description import RobotDescription, RobotDescriptionError
+from atk_perception.robot_description import Camera, RobotDescription, RobotDescriptionError
 
+S = TypeVar("S")
 T = TypeVar("T")
 FloatArray = npt.NDArray[np.float64]
 
-# NTP corrects clocks by well under 100 ms; a reset, a replay or a new simulation jumps by seconds.
-CLOCK_JUMP_NS = 1_000_000_000
 # A command has no stamp of its own, so its log time must be on the clock of the image stamps.
 MAX_CLOCK_OFFSET_NS = 5_000_000_000
 # A person who teleoperates pauses for moments; for longer, the arm stood still while the policy would learn a motion.
@@ -451,19 +453,19 @@ def _require_same_robot(path: Path, robot: RobotDescription) -> None:
         )
 
 
-def image_topic_of(path: Path | str, robot: RobotDescription) -> str:
-    """The topic of the bag that holds the robot's camera: the recorded one, else the raw one.
+def image_topic_of(path: Path | str, camera: Camera) -> str:
+    """The topic of the bag that holds a camera: the recorded one, else the raw one.
 
     Raises:
         BagError: the bag holds neither.
     """
     counts = bag_topics(path)
-    for topic in (robot.camera.recorded_topic, robot.camera.image_topic):
+    for topic in (camera.recorded_topic, camera.image_topic):
         if counts.get(topic.lstrip("/"), 0) > 0:
             return topic.lstrip("/")
     raise BagError(
-        f"bag {path} has no images on {robot.camera.recorded_topic!r} or {robot.camera.image_topic!r}; it holds {counts}. "
-        "Record the camera too, or name its topic in the robot description."
+        f"bag {path} has no images on {camera.recorded_topic!r} or {camera.image_topic!r}; it holds {counts}. "
+        f"Record camera '{camera.name}' too, or name its topic in the robot description."
     )
 
 
@@ -472,9 +474,10 @@ def stamp_ns_of(message: Any) -> int:
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
 
-def _require_topics(path: Path, robot: RobotDescription, *, with_actions: bool = True) -> str:
+def _require_topics(path: Path, robot: RobotDescription, *, with_actions: bool = True) -> dict[str, Camera]:
+    """The image topics of the bag and their cameras, the first one first."""
     _require_same_robot(path, robot)
-    image_topic = image_topic_of(path, robot)
+    image_topics = {image_topic_of(path, camera): camera for camera in robot.cameras}
     counts = bag_topics(path)
     needed = {"joint states": robot.topics.joint_states}
     if with_actions:
@@ -485,7 +488,7 @@ def _require_topics(path: Path, robot: RobotDescription, *, with_actions: bool =
         raise BagError(
             f"bag {path} lacks {', '.join(missing)}; it holds {counts}. Record every topic of the robot description."
         )
-    return image_topic
+    return image_topics
 
 
 @overload
@@ -509,7 +512,7 @@ def read_frames(
     with_actions: bool = True,
     from_ns: int = 0,
 ) -> Iterator[Frame[Any]]:
-    """Stream the aligned frames of a demonstration.
+    """Stream the aligned frames of a demonstration, seen by the robot's first camera (`robot.seen_by`: by another).
 
     Args:
         path: rosbag2 folder (MCAP or sqlite3).
@@ -526,26 +529,58 @@ def read_frames(
         JointStateError: a joint is missing or not finite.
         ImageFormatError: an image that cannot be decoded.
     """
+    yield from read_joined_frames(
+        path,
+        robot.seen_by(robot.camera.name),
+        lambda _, stamp_ns, image: image if observe is None else observe(stamp_ns, image),
+        lambda joined: joined.seen[0],
+        with_actions=with_actions,
+        from_ns=from_ns,
+    )
+
+
+def read_joined_frames(
+    path: Path | str,
+    robot: RobotDescription,
+    observe: Callable[[str, int, RgbImage], S],
+    join: Callable[[Joined[S]], T],
+    *,
+    with_actions: bool = True,
+    from_ns: int = 0,
+) -> Iterator[Frame[T]]:
+    """As `read_frames`, seen by every camera of the robot.
+
+    Args:
+        observe: called with (camera name, stamp [ns], image) for every image of every camera.
+        join: makes the payload of what the cameras saw together, for every image of the first one.
+    """
     path = Path(path)
-    image_topic = _require_topics(path, robot, with_actions=with_actions)
-    aligner: FrameAligner[Any] = FrameAligner(robot, with_actions=with_actions)
+    image_topics = _require_topics(path, robot, with_actions=with_actions)
+    aligner: FrameAligner[T] = FrameAligner(robot, with_actions=with_actions)
+    cameras: CameraJoin[S] = CameraJoin(robot)
+
+    def aligned(complete: Iterable[Joined[S]]) -> Iterator[Frame[T]]:
+        for joined in complete:
+            payload = join(joined)
+            if joined.stamp_ns >= from_ns:
+                yield from aligner.add_payload(joined.stamp_ns, payload)
+
     topics = robot.topics
     joint_states, command, gripper = (
         topic.lstrip("/") for topic in (topics.joint_states, topics.command, topics.gripper_command)
     )
-    needed = [image_topic, joint_states, *([command, gripper] if with_actions else [])]
+    needed = [*image_topics, joint_states, *([command, gripper] if with_actions else [])]
     for topic, log_ns, message in bag_messages(path, needed):
-        if topic == image_topic:
+        if topic in image_topics:
             stamp_ns = stamp_ns_of(message)
             if abs(log_ns - stamp_ns) > MAX_CLOCK_OFFSET_NS:
                 raise BagError(
                     f"bag {path}: an image stamped {stamp_ns / 1e9:.3f} s was logged at {log_ns / 1e9:.3f} s. Commands "
                     "have no stamp, so both must be on one clock: record with --use-sim-time when the robot is simulated."
                 )
-            image = rgb_from_message(message)
-            payload = image if observe is None else observe(stamp_ns, image)
-            if stamp_ns >= from_ns:
-                yield from aligner.add_payload(stamp_ns, payload)
+            camera = image_topics[topic].name
+            seen = observe(camera, stamp_ns, rgb_from_message(message))
+            yield from aligned(cameras.add(camera, stamp_ns, seen))
         elif topic == joint_states:
             stamp_ns = stamp_ns_of(message)
             yield from aligner.add_robot_state(
@@ -555,6 +590,7 @@ def read_frames(
             _add_arm_command(aligner, robot, log_ns, message, path)
         else:
             aligner.add_gripper_command(log_ns, float(message.data[0]))
+    yield from aligned(cameras.finish())
     yield from aligner.finish()
 
 
@@ -634,20 +670,20 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
         BagError: the bag cannot be opened, is damaged, or lacks a topic.
     """
     path = Path(path)
-    image_topic = _require_topics(path, robot)
+    image_topics = _require_topics(path, robot)
     topics = robot.topics
     stamps: dict[str, list[int]] = {}
     needed = [
-        image_topic,
+        *image_topics,
         *(t.lstrip("/") for t in (topics.joint_states, topics.command, topics.gripper_command)),
     ]
-    latest_ns = 0
+    latest_ns = dict.fromkeys(image_topics, 0)
     for topic, log_ns, message in bag_messages(path, needed):
         # The stamp of a trajectory is 0 where it begins at once.
         stamp_ns = stamp_ns_of(message) if hasattr(message, "header") else 0
         stamps.setdefault(topic, []).append(stamp_ns or log_ns)
-        if topic == image_topic:
-            latest_ns = max(latest_ns, log_ns - stamp_ns_of(message))
+        if topic in image_topics:
+            latest_ns[topic] = max(latest_ns[topic], log_ns - stamp_ns_of(message))
     times_s = {t: np.sort(np.asarray(stamps.get(t, []), dtype=np.int64)) / 1e9 for t in needed}
     reports: dict[str, TopicReport] = {}
     problems = []
@@ -659,22 +695,23 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
         span_s = float(at_s[-1] - at_s[0])
         rate_hz = (at_s.size - 1) / span_s if span_s > 0 else float("inf")
         reports[topic] = TopicReport(int(at_s.size), rate_hz, float(np.diff(at_s).max()))
-    measured = [times_s[t] for t in (image_topic, topics.joint_states.lstrip("/")) if times_s[t].size]
+    measured = [times_s[t] for t in (*image_topics, topics.joint_states.lstrip("/")) if times_s[t].size]
     first_s, last_s = min(float(t[0]) for t in measured), max(float(t[-1]) for t in measured)
     for topic, at_s in times_s.items():
         report = reports[topic]
         if at_s.size < 2:
             continue
-        if topic == image_topic:
+        if topic in image_topics:
+            promised_hz = image_topics[topic].rate_hz
             # One lost image doubles a gap; half a period of jitter is still no loss.
-            if report.longest_gap_s > 1.5 / robot.camera.rate_hz:
+            if report.longest_gap_s > 1.5 / promised_hz:
                 problems.append(
-                    f"{topic}: images are {report.longest_gap_s:.3f} s apart at worst; at {robot.camera.rate_hz} Hz "
+                    f"{topic}: images are {report.longest_gap_s:.3f} s apart at worst; at {promised_hz} Hz "
                     "one is missing"
                 )
-            elif report.rate_hz < RATE_FRACTION * robot.camera.rate_hz:
+            elif report.rate_hz < RATE_FRACTION * promised_hz:
                 problems.append(
-                    f"{topic}: {report.rate_hz:.1f} Hz; the robot description says {robot.camera.rate_hz} Hz"
+                    f"{topic}: {report.rate_hz:.1f} Hz; the robot description says {promised_hz} Hz"
                 )
         elif topic == topics.joint_states.lstrip("/"):
             if report.longest_gap_s > robot.deadlines_s.joint_states:
@@ -697,10 +734,11 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
         if last_s - at_s[-1] > EDGE_S:
             problems.append(f"{topic}: ends {last_s - at_s[-1]:.1f} s before the others")
     # The recorder was as late for the commands, whose only time is that of their arrival.
-    if latest_ns > robot.deadlines_s.image * 1e9:
-        problems.append(
-            f"{image_topic}: an image was recorded {latest_ns / 1e9:.3f} s after its stamp, the deadline is "
-            f"{robot.deadlines_s.image} s; commands have no stamp of their own, so frames and actions do not match"
-        )
-    image_times = stamps.get(image_topic, [0])
+    problems += [
+        f"{topic}: an image was recorded {late_ns / 1e9:.3f} s after its stamp, the deadline is "
+        f"{robot.deadlines_s.image} s; commands have no stamp of their own, so frames and actions do not match"
+        for topic, late_ns in latest_ns.items()
+        if late_ns > robot.deadlines_s.image * 1e9
+    ]
+    image_times = stamps.get(next(iter(image_topics)), [0])
     return BagReport(path, (max(image_times) - min(image_times)) / 1e9, reports, tuple(problems))

@@ -66,6 +66,7 @@ class KeypointObservation:
         reason: why the tracker is in that state, for people.
         repeats: images in a row before this one with the very same pixels. No camera's noise does that; a driver
             that hangs and stamps its last picture anew does.
+        oldest_camera: where several cameras were joined, the one with the oldest image, whose stamp this is; else ''.
     """
 
     stamp_ns: int
@@ -76,6 +77,7 @@ class KeypointObservation:
     tracker_state: TrackerState
     reason: str = ""
     repeats: int = 0
+    oldest_camera: str = ""
 
 
 class KeypointTracker:

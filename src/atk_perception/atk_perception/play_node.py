@@ -273,6 +273,11 @@ class PlayNode(ManagedNode):
         # The policy hears the tracker beside this node.
         if self._lockstep == "policy" and self.count_subscribers("keypoints") < 2:
             missing.append(f"no policy listens to {self.resolve_topic_name('keypoints')}")
+        for camera in () if self._robot is None else self._robot.more_cameras:
+            topic = f"{camera.name}/keypoints"
+            # Whoever listens there sees through that camera too.
+            if self.count_subscribers(topic) and not self.count_publishers(topic):
+                missing.append(f"nobody publishes {self.resolve_topic_name(topic)}")
         return missing
 
     def _await_answers(self, image_ns: int, whole_ns: int) -> None:

@@ -91,7 +91,7 @@ class RecordNode(ManagedNode):
         self._writer: DemonstrationWriter | None = None
         self._inputs: InputThread | None = None
         self._written: Counter[str] = Counter()
-        self._image_stamp = (0, 0)
+        self._image_stamps: dict[str, tuple[int, int]] = {}  # of every camera's newest image, by topic
         self._bag_path = ""
 
     def configure(self) -> None:
@@ -102,6 +102,7 @@ class RecordNode(ManagedNode):
                 "parameter 'robot' is empty; give a robot description file (config/robots/*.yaml)"
             )
         self._robot = RobotDescription.load(path)
+        self._image_stamps = {camera.recorded_topic: (0, 0) for camera in self._robot.cameras}
         # One after the other: a start that still waits for a publisher must not meet the next request.
         requests = MutuallyExclusiveCallbackGroup()
         self._service = self.create_service(
@@ -218,7 +219,7 @@ class RecordNode(ManagedNode):
             self._bag_path = str(path)
             self._ended_by_fault = ""
             self._written.clear()
-            self._image_stamp = (0, 0)
+            self._image_stamps = dict.fromkeys(self._image_stamps, (0, 0))
         # One thread, so that messages are logged in the order in which they are taken.
         self._inputs = inputs = InputThread(self, "messages")
         for topic, msgtype in topics.items():
@@ -261,8 +262,8 @@ class RecordNode(ManagedNode):
         """
         robot = self._robot
         wanted = [
-            robot.camera.recorded_topic,
-            robot.camera.camera_info_topic,
+            *(c.recorded_topic for c in robot.cameras),
+            *(c.camera_info_topic for c in robot.cameras),
             robot.topics.joint_states,
             robot.topics.command,
             robot.topics.gripper_command,
@@ -299,8 +300,8 @@ class RecordNode(ManagedNode):
         with self._lock:
             if self._writer is None:
                 return
-            if topic == self._robot.camera.recorded_topic:
-                self._image_stamp = stamp_of(cdr)
+            if topic in self._image_stamps:
+                self._image_stamps[topic] = stamp_of(cdr)
             try:
                 self._writer.write(topic, self._now_ns(), bytes(cdr))
             except RecordingError as error:
@@ -311,14 +312,14 @@ class RecordNode(ManagedNode):
                 self._written[topic] += 1
         topics = self._robot.topics
         ended = self._writer is None
-        if ended or topic in (self._robot.camera.recorded_topic, topics.command, topics.gripper_command):
+        if ended or topic in (*self._image_stamps, topics.command, topics.gripper_command):
             self._publish_status()
 
     def _now_ns(self) -> int:
         """The ROS clock; simulated, it has come at least as far as the newest image, whatever came of /clock."""
         clock = self.get_clock()
         now_ns = int(clock.now().nanoseconds)
-        seconds, nanoseconds = self._image_stamp
+        seconds, nanoseconds = max(self._image_stamps.values())
         return max(now_ns, seconds * 10**9 + nanoseconds) if clock.ros_time_is_active else now_ns
 
     def _publish_status(self) -> None:
@@ -330,7 +331,8 @@ class RecordNode(ManagedNode):
             arm_commands=self._written[topics.command],
             gripper_commands=self._written[topics.gripper_command],
         )
-        status.header.stamp.sec, status.header.stamp.nanosec = self._image_stamp
+        # Up to there every camera has been written.
+        status.header.stamp.sec, status.header.stamp.nanosec = min(self._image_stamps.values())
         self._status_publisher.publish(status)
 
     def _end(self) -> DemonstrationWriter:

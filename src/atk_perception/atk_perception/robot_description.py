@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 FORMAT_VERSION = 1
 PACKAGE_SCHEME = "package://"
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+# Of a further camera: it becomes a ROS namespace and a folder.
+CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
 TopicName = Annotated[str, Field(pattern=r"^/?[A-Za-z_~][A-Za-z0-9_/~]*$")]
 
 
@@ -95,7 +108,7 @@ class Gripper(_Model):
 
 
 class Camera(_Model):
-    """The camera that the keypoints are seen with."""
+    """A camera that keypoints are seen with; the name of a further one is a namespace in the graph."""
 
     name: str
     frame_id: str
@@ -178,7 +191,10 @@ class Kinematics(_Model):
 
 
 class RobotDescription(_Model):
-    """A manipulator with its camera, as this stack sees it. J is the number of arm joints."""
+    """A manipulator with its cameras, as this stack sees it. J is the number of arm joints.
+
+    The frames of `camera` set the clock of control; what `more_cameras` see is joined to them (see camera_join).
+    """
 
     format_version: Literal[1]
     name: str
@@ -187,6 +203,7 @@ class RobotDescription(_Model):
     gripper: Gripper
     home_rad: tuple[FiniteFloat, ...]
     camera: Camera
+    more_cameras: tuple[Camera, ...] = ()
     topics: Topics
     command_sink: Literal[
         "forward_position", "joint_trajectory", "follow_joint_trajectory", "servo_joint", "servo_twist"
@@ -222,12 +239,66 @@ class RobotDescription(_Model):
             )
         if self.scene_check == "moveit" and self.kinematics and not self.kinematics.moveit_group:
             raise ValueError("scene_check moveit needs kinematics.moveit_group")
-        if self.control_rate_hz > self.camera.rate_hz + 1e-9:
-            raise ValueError(
-                f"control_rate_hz {self.control_rate_hz} is above the camera's rate_hz {self.camera.rate_hz}: "
-                "every control frame needs an image of its own"
-            )
+        for camera in self.cameras:
+            if self.control_rate_hz > camera.rate_hz + 1e-9:
+                raise ValueError(
+                    f"control_rate_hz {self.control_rate_hz} is above the camera's rate_hz {camera.rate_hz}: "
+                    "every control frame needs an image of its own"
+                )
+        self._require_distinct_cameras()
         return self
+
+    def _require_distinct_cameras(self) -> None:
+        """Raise a validation error that knows its entry, and so its line."""
+        for number, camera in enumerate(self.more_cameras):
+            problems = {
+                entry: f"{value} is that of camera '{other.name}' too; each camera needs its own"
+                for other in self.cameras[: number + 1]
+                for entry in ("name", "image_topic", "camera_info_topic", "recorded_topic")
+                if (value := getattr(camera, entry).lstrip("/")) == getattr(other, entry).lstrip("/")
+            }
+            if not CAMERA_NAME.fullmatch(camera.name):
+                problems["name"] = (
+                    f"'{camera.name}' is no name for a namespace and a folder; give letters, digits and underscores"
+                )
+            errors = [
+                InitErrorDetails(
+                    type=PydanticCustomError("camera", "{problem}", {"problem": problem}),
+                    loc=("more_cameras", number, entry),
+                    input=getattr(camera, entry),
+                )
+                for entry, problem in problems.items()
+            ]
+            if errors:
+                raise ValidationError.from_exception_data("more_cameras", errors)
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an empty `more_cameras`: a robot with one camera is written, and known again, as before there were more."""
+        content: dict[str, Any] = serialise(self)
+        if not self.more_cameras:
+            content.pop("more_cameras", None)
+        return content
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """All cameras, the first one first."""
+        return (self.camera, *self.more_cameras)
+
+    def seen_by(self, *names: str) -> Self:
+        """The same robot with these of its cameras alone; the first of them sets the clock.
+
+        Raises:
+            RobotDescriptionError: it has no camera of such a name.
+        """
+        by_name = {camera.name: camera for camera in self.cameras}
+        unknown = [name for name in names if name not in by_name]
+        if unknown or not names:
+            raise RobotDescriptionError(
+                f"robot '{self.name}' has no camera {unknown}; it has {list(by_name)}"
+            )
+        first, *more = (by_name[name] for name in names)
+        return self.model_copy(update={"camera": first, "more_cameras": tuple(more)})
 
     @property
     def joint_count(self) -> int:
@@ -323,7 +394,7 @@ class RobotDescription(_Model):
         """Entries that differ from `other` in what a trained policy depends on, one line each.
 
         Topic names and deadlines are deployment and may differ; limits may differ, since the
-        safety layer applies those of the robot at hand.
+        safety layer applies those of the robot at hand. Cameras that `other` has beyond ours are not looked through.
         """
         found = []
         for entry, mine, theirs in (
@@ -337,7 +408,6 @@ class RobotDescription(_Model):
             ),
             ("gripper.opening_at_zero_m", self.gripper.opening_at_zero_m, other.gripper.opening_at_zero_m),
             ("gripper.max_m", self.gripper.max_m, other.gripper.max_m),
-            ("camera.name", self.camera.name, other.camera.name),
         ):
             same = (
                 math.isclose(mine, theirs)
@@ -346,6 +416,12 @@ class RobotDescription(_Model):
             )
             if not same:
                 found.append(f"{entry}: {mine} here, {theirs} there")
+        names = [camera.name for camera in other.cameras]
+        found += [
+            f"camera.name: {camera.name} here, {' and '.join(names)} there"
+            for camera in self.cameras
+            if camera.name not in names
+        ]
         return found
 
 

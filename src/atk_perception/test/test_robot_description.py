@@ -163,3 +163,65 @@ def test_differences_that_a_policy_depends_on_are_named():
         update={"control_rate_hz": 10.0, "topics": ROBOT.topics.model_copy(update={"command": "x"})}
     )
     assert ROBOT.differences(other) == ["control_rate_hz: 20.0 here, 10.0 there"]
+
+
+# ----------------------------------------------------------------------------------- several cameras
+
+TWO_TEXT = ROBOT_FILE.with_name("sim_panda_two_cameras.yaml").read_text()
+TWO = RobotDescription.parse(TWO_TEXT, "two")
+
+
+def line_of(text: str, entry: str) -> int:
+    return text[: text.index(entry)].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: left", "name: camera", r"more_cameras\.0\.name: camera is that of camera 'camera' too"),
+        ("name: left", "name: my-left", r"more_cameras\.0\.name: 'my-left' is no name for a namespace"),
+        (
+            "image_topic: left/camera/image_raw",
+            "image_topic: /camera/image_raw",
+            r"more_cameras\.0\.image_topic: camera/image_raw is that of camera 'camera' too; each camera needs its own",
+        ),
+        (
+            "recorded_topic: left/camera/image_raw/compressed",
+            "recorded_topic: camera/image_raw/compressed",
+            r"more_cameras\.0\.recorded_topic",
+        ),
+    ],
+)
+def test_cameras_that_cannot_be_told_apart_are_refused_with_the_line(old, new, message):
+    assert TWO_TEXT.count(old) == 1
+    text = TWO_TEXT.replace(old, new)
+    with pytest.raises(RobotDescriptionError, match=rf"{message}.* \(line {line_of(TWO_TEXT, old)}\)"):
+        RobotDescription.parse(text, "two")
+
+
+def test_every_camera_is_as_fast_as_control():
+    slow = TWO_TEXT.replace("rate_hz: 20.0\n\ntopics", "rate_hz: 10.0\n\ntopics")
+    with pytest.raises(RobotDescriptionError, match=r"above the camera's rate_hz 10\.0"):
+        RobotDescription.parse(slow, "two")
+
+
+def test_a_robot_is_seen_by_some_of_its_cameras():
+    assert RobotDescription.parse(TWO.dump(), "dump") == TWO
+    left = TWO.seen_by("left")
+    assert (left.camera.name, left.more_cameras) == ("left", ())
+    assert [camera.name for camera in TWO.seen_by("left", "camera").cameras] == ["left", "camera"]
+    assert TWO.seen_by("camera", "left") == TWO
+    with pytest.raises(RobotDescriptionError, match=r"no camera \['right'\]; it has \['camera', 'left'\]"):
+        TWO.seen_by("right")
+
+
+def test_cameras_that_are_not_looked_through_are_no_difference():
+    one = TWO.seen_by("camera")
+    assert one.differences(TWO) == []
+    assert TWO.differences(one) == ["camera.name: left here, camera there"]
+
+
+def test_a_robot_with_one_camera_is_known_again_by_what_older_releases_noted():
+    assert "more_cameras" not in ROBOT.dump()
+    # As computed by the release before there were several cameras.
+    assert ROBOT.fingerprint() == "4953da4a6bb16c15"

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
+from itertools import dropwhile
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -22,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 import atk_perception
-from atk_perception.frames import BagError, read_frames
+from atk_perception.camera_join import joined_observation
+from atk_perception.frames import BagError, Frame, read_frames, read_joined_frames
 from atk_perception.image_codec import RgbImage
 from atk_perception.keypoint_set import KeypointSet
-from atk_perception.keypoint_tracker import KeypointTracker
+from atk_perception.keypoint_tracker import KeypointObservation, KeypointTracker
 from atk_perception.recording import DISCARDED_SUFFIX, UNFINISHED_SUFFIX
 from atk_perception.registry import make_matcher, make_tracker
 from atk_perception.robot_description import RobotDescription
@@ -45,7 +47,7 @@ class Demonstration:
     Attributes:
         name: the bag's folder name.
         stamp_ns: (T,) int64 of the images.
-        uv_px: (T, C, 2) float32 in pixels of the template; the last estimate where not visible.
+        uv_px: (T, C, 2) float32 in pixels of each point's template; the last estimate where not visible.
         visible: (T, C) bool; all false while the tracker has not found the scene.
         confidence: (T, C) float32 in [0, 1].
         robot: (T, J + 1) float64 measured joint positions [rad], gripper opening [m].
@@ -96,6 +98,10 @@ class Tracking:
         """A fresh tracker for one image stream."""
         return KeypointTracker(keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker))
 
+    def keypoint_trackers(self, sets: Iterable[KeypointSet]) -> dict[str, KeypointTracker]:
+        """A fresh tracker per camera."""
+        return {points.camera_name: self.keypoint_tracker(points) for points in sets}
+
 
 def find_bags(paths: Sequence[Path | str]) -> list[Path]:
     """The rosbag2 folders among `paths` and directly inside them, sorted by path.
@@ -140,14 +146,30 @@ def first_image(bag: Path, robot: RobotDescription) -> RgbImage:
 
 
 def track_demonstration(
-    bag: Path, candidates: KeypointSet, robot: RobotDescription, tracking: Tracking
+    bag: Path, candidates: Sequence[KeypointSet], robot: RobotDescription, tracking: Tracking
 ) -> Demonstration:
-    """Stream one bag through the keypoint tracker.
+    """Stream one bag through the keypoint tracker of every camera; `candidates` has a set for each, in the robot's order.
 
     Raises:
-        BagError, JointStateError, ImageFormatError: see `read_frames`.
+        BagError, JointStateError, ImageFormatError: see `read_frames`; or a camera was silent in the middle.
     """
-    frames = list(read_frames(bag, robot, observe=tracking.keypoint_tracker(candidates).update))
+    trackers = tracking.keypoint_trackers(candidates)
+    sets = [(points.camera_name, points) for points in candidates]
+    frames = list(
+        read_joined_frames(
+            bag,
+            robot,
+            lambda camera, stamp_ns, image: trackers[camera].update(stamp_ns, image),
+            lambda joined: joined_observation(joined, sets),
+        )
+    )
+    # When a recording starts, cameras are found one after the other.
+    frames = list(dropwhile(_lacks_camera, frames))
+    for frame in filter(_lacks_camera, frames):
+        raise BagError(
+            f"bag {bag}: camera '{frame.payload.oldest_camera}' has no image of the {robot.deadlines_s.image} s before "
+            f"{(frame.stamp_ns - frames[0].stamp_ns) / 1e9:.2f} s into the demonstration. Record it again, or leave it out"
+        )
     if not frames:
         raise BagError(f"bag {bag} has no frame in which image, joint state and command overlap in time")
     seen = [frame.payload for frame in frames]
@@ -162,9 +184,13 @@ def track_demonstration(
     )
 
 
+def _lacks_camera(frame: Frame[KeypointObservation]) -> bool:
+    return frame.payload.stamp_ns == 0
+
+
 def track_demonstrations(
     bags: Sequence[Path],
-    candidates: KeypointSet,
+    candidates: Sequence[KeypointSet],
     robot: RobotDescription,
     tracking: Tracking,
     cache_folder: Path,
@@ -213,12 +239,14 @@ def _one_thread() -> None:
 
 
 def _track_to_cache(
-    bag: Path, candidates: KeypointSet, robot: RobotDescription, tracking: Tracking, file: Path
+    bag: Path, candidates: Sequence[KeypointSet], robot: RobotDescription, tracking: Tracking, file: Path
 ) -> None:
     track_demonstration(bag, candidates, robot, tracking).save(file)
 
 
-def _content_key(bag: Path, candidates: KeypointSet, robot: RobotDescription, tracking: Tracking) -> str:
+def _content_key(
+    bag: Path, candidates: Sequence[KeypointSet], robot: RobotDescription, tracking: Tracking
+) -> str:
     """Changes with anything that the tracks depend on."""
     digest = hashlib.sha256()
     for part in (
@@ -229,8 +257,9 @@ def _content_key(bag: Path, candidates: KeypointSet, robot: RobotDescription, tr
         robot.fingerprint(),
     ):
         digest.update(f"{part};".encode())
-    for array in (candidates.uv_px, candidates.template_rgb):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    for points in candidates:
+        for array in (points.uv_px, points.template_rgb):
+            digest.update(np.ascontiguousarray(array).tobytes())
     for file in sorted(p for p in bag.iterdir() if p.suffix in (".mcap", ".db3", ".zstd")):
         with file.open("rb") as stream:
             for block in iter(lambda: stream.read(1 << 20), b""):

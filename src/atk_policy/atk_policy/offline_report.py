@@ -176,8 +176,8 @@ def _plot_replay(item: Replay, run: RunFolder, robot: RobotDescription) -> Figur
     width = max(1, columns // 2)
     for coordinate, label in enumerate(("u", "v")):
         axes = figure.add_subplot(grid[rows, coordinate * width : (coordinate + 1) * width])
-        count = len(run.keypoint_set)
-        for k, (colour, number) in enumerate(zip(keypoint_colours(count), run.keypoint_set.ids, strict=True)):
+        ids = run.keypoint_ids
+        for k, (colour, number) in enumerate(zip(keypoint_colours(len(ids)), ids, strict=True)):
             value = item.uv_px[:, k, coordinate]
             axes.plot(item.time_s, value, color=colour, lw=0.5, alpha=0.5)
             shown = np.where(item.visible[:, k], value, np.nan)
@@ -196,7 +196,7 @@ def _page(evaluations: Sequence[Evaluation], robot: RobotDescription) -> str:
     figures = [summary(evaluation, robot) for evaluation in evaluations]
     rows = [
         ("run folder", [html.escape(f["run_folder"]) for f in figures]),
-        ("keypoints", [str(len(e.run.keypoint_set)) for e in evaluations]),
+        ("keypoints", [str(len(e.run.keypoint_ids)) for e in evaluations]),
         ("bags, frames", [f"{f['bags']}, {f['frames']}" for f in figures]),
         ("joint error [mrad]", [_milli(f["joint_error_rad"]) for f in figures]),
         *(

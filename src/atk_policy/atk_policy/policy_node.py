@@ -31,6 +31,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
+from atk_perception.camera_join import CameraJoin, joined_observation
 from atk_perception.frames import Frame, FrameAligner, JointStateError, robot_state_from_message, stamp_ns_of
 from atk_perception.input_thread import InputThread
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
@@ -112,6 +113,9 @@ class PolicyNode(ManagedNode):
             velocity_scale=self.parameter("velocity_scale"),
         )
         self._runner = PolicyRunner(self._run, self._robot, limits=limits)
+        self._robot = self._run.require_robot(self._robot)
+        self._sets = list(self._run.keypoint_sets.items())
+        self._camera_of_set = {points.name: camera for camera, points in self._sets}
         self._output = CommandOutput(self, self._robot)
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
         # With scene_check 'moveit' every plan is looked at by the moveit node.
@@ -137,6 +141,7 @@ class PolicyNode(ManagedNode):
     def activate(self) -> None:
         """Listen and work."""
         self._aligner: FrameAligner[KeypointObservation] = FrameAligner(self._robot, with_actions=False)
+        self._cameras: CameraJoin[KeypointObservation] = CameraJoin(self._robot)
         self._events: queue.SimpleQueue[KeypointArray | JointState | None] = queue.SimpleQueue()
         self._waiting: dict[int, tuple[int, int]] = {}  # stamp -> arrival, visible: not answered yet
         self._joint_state_ns: int | None = None
@@ -158,7 +163,9 @@ class PolicyNode(ManagedNode):
         keypoints_qos = QoSProfile(depth=KEYPOINTS_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         joints_qos = QoSProfile(depth=JOINT_STATE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         topic = self._robot.topics.joint_states
-        self._inputs.subscribe(KeypointArray, "keypoints", self._events.put, keypoints_qos, **options)
+        for number, camera in enumerate(self._robot.cameras):
+            keypoints_topic = keypoints_topic_of(camera.name if number else "")
+            self._inputs.subscribe(KeypointArray, keypoints_topic, self._events.put, keypoints_qos, **options)
         self._inputs.subscribe(JointState, topic, self._events.put, joints_qos, **options)
         if self._plan_publisher is not None:
             self._inputs.subscribe(PlanCheck, "policy/plan_check", self._on_plan_check, keypoints_qos)
@@ -172,7 +179,7 @@ class PolicyNode(ManagedNode):
             self.create_timer(0.5, self._report),
         ]
         self.get_logger().info(
-            f"ready: {len(self._run.keypoint_set)} keypoints of set '{self._run.keypoint_set.name}' drive "
+            f"ready: {len(self._run.keypoint_ids)} keypoints of {list(self._camera_of_set)} drive "
             f"'{self._robot.name}' at {self._robot.control_rate_hz:g} Hz; start with the action ~/run"
         )
 
@@ -260,18 +267,22 @@ class PolicyNode(ManagedNode):
     def _take_keypoints(self, message: KeypointArray) -> None:
         stamp_ns = stamp_ns_of(message)
         visible = sum(message.visible)
-        if message.set_name != self._run.keypoint_set.name:
+        camera = self._camera_of_set.get(message.set_name)
+        if camera is None:
             self.get_logger().error(
-                f"the tracker follows set '{message.set_name}', the policy takes '{self._run.keypoint_set.name}'; "
-                "give both nodes the same run folder",
+                f"a tracker follows set '{message.set_name}', the policy takes {list(self._camera_of_set)}; "
+                "give all nodes the same run folder",
                 throttle_duration_sec=5.0,
             )
             self._hold(stamp_ns, "keypoint_set_mismatch", visible)
             return
-        # Stamps only grow; later ones that still wait are from before the clock jumped back.
-        self._waiting = {s: waiting for s, waiting in self._waiting.items() if s < stamp_ns}
-        self._waiting[stamp_ns] = (self._now_ns(), visible)
-        self._handle(self._aligner.add_payload(stamp_ns, _observation(message, stamp_ns)))
+        if camera == self._robot.camera.name:
+            # Stamps only grow; later ones that still wait are from before the clock jumped back.
+            self._waiting = {s: waiting for s, waiting in self._waiting.items() if s < stamp_ns}
+            self._waiting[stamp_ns] = (self._now_ns(), visible)
+        for joined in self._cameras.add(camera, stamp_ns, _observation(message, stamp_ns)):
+            seen = joined_observation(joined, self._sets)
+            self._handle(self._aligner.add_payload(joined.stamp_ns, seen))
         self._answer_faulty()
 
     def _handle(self, frames: list[Frame[KeypointObservation]]) -> None:
@@ -346,6 +357,8 @@ class PolicyNode(ManagedNode):
                     cause = "no_joint_state"
                 elif self._now_ns() - self._joint_state_ns > deadlines.joint_states * 1e9:
                     cause = "joint_state_stale"
+                elif len(self._sets) > 1:
+                    cause = f"camera_{self._cameras.awaited()}_stale"
                 else:
                     cause = "keypoints_stale"
             elif not self._runner.is_moving:
@@ -494,6 +507,11 @@ class PolicyNode(ManagedNode):
                 left_ns = int(max(0.0, run.limit_s - elapsed_s) * 1e9)
                 feedback.time_left.sec, feedback.time_left.nanosec = divmod(left_ns, 1_000_000_000)
             run.goal.publish_feedback(feedback)
+
+
+def keypoints_topic_of(camera: str) -> str:
+    """Where a tracker publishes: each further camera's in the namespace of that name; '' is the first camera."""
+    return f"{camera}/keypoints" if camera else "keypoints"
 
 
 def _observation(message: KeypointArray, stamp_ns: int) -> KeypointObservation:

@@ -113,7 +113,7 @@ class PolicyRunner:
         scene: Scene | None = None,
         ensemble_decay: float | None = None,
     ) -> None:
-        run.require_robot(robot)
+        robot = run.require_robot(robot)
         self._run = run
         self._limits = limits or SafetyLimits.of(robot)
         self._motion = SafeMotion(self._limits.motion, scene or scene_of(robot))
@@ -195,7 +195,8 @@ class PolicyRunner:
             measured=measured,
         )
         cause = (
-            self._fault(seen)
+            self._stale_camera(seen, now.now_ns)
+            or self._fault(seen)
             or violation(self._limits, evidence, self._motion.position)
             or self._frozen(seen, measured)
             or self._not_following(measured)
@@ -273,8 +274,13 @@ class PolicyRunner:
         still = np.ptp(positions, axis=0) < FOLLOW_STILL_RAD
         return "not_following" if (off & still).any() else ""
 
+    def _stale_camera(self, seen: KeypointObservation, now_ns: int) -> str:
+        """'camera_NAME_stale' when of several cameras one has no image that is recent enough."""
+        late = now_ns - seen.stamp_ns > self._limits.image_age_max_ns
+        return f"camera_{seen.oldest_camera}_stale" if seen.oldest_camera and late else ""
+
     def _fault(self, seen: KeypointObservation) -> str:
-        if not np.array_equal(seen.ids, self._run.keypoint_set.ids):
+        if not np.array_equal(seen.ids, self._run.keypoint_ids):
             return "keypoint_set_mismatch"
         return "" if np.isfinite(seen.uv_px).all() else "keypoints_not_finite"
 

@@ -19,7 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from atk_perception.frames import BagError, Frame, bag_messages, bag_offers, read_frames, stamp_ns_of
+from atk_perception.camera_join import CameraJoin, Joined, joined_observation
+from atk_perception.frames import (
+    BagError,
+    Frame,
+    bag_messages,
+    bag_offers,
+    read_frames,
+    read_joined_frames,
+    stamp_ns_of,
+)
 from atk_perception.image_codec import RgbImage
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
 from atk_perception.overlay import Overlay
@@ -48,9 +57,10 @@ class Replay:
         tracking: (T,) bool, tracker state TRACKING.
         recorded, commanded: (T, J + 1) actions [rad, m]; NaN in `commanded` where the runner held.
         chunk: (T, H, J + 1) what the policy predicted, NaN where it held.
-        tracker_ms, inference_ms: (T,).
+        tracker_ms, inference_ms: (T,); of several trackers the first camera's.
         holds: how often each cause held.
-        seen: what the tracker answered to every image, by stamp [ns]; images may come faster than frames.
+        seen: what the trackers answered to every image of the first camera, by stamp [ns]; images may come faster
+            than frames.
     """
 
     name: str
@@ -91,7 +101,7 @@ def replay(bag: Path, run: RunFolder, robot: RobotDescription, *, video: Path | 
     """Stream one bag through tracker and runner.
 
     Args:
-        video: also write the images with the tracks drawn on them, as MP4.
+        video: also write the images of the first camera with the tracks drawn on them, as MP4.
 
     Raises:
         BagError, JointStateError, ImageFormatError: see `read_frames`.
@@ -99,27 +109,34 @@ def replay(bag: Path, run: RunFolder, robot: RobotDescription, *, video: Path | 
         VideoError: the video cannot be written.
     """
     torch.set_num_threads(1)  # as on the robot: the order of a sum decides the last digits
-    tracker = Tracking(run.file.matcher, run.file.tracker).keypoint_tracker(run.keypoint_set)
+    robot = run.require_robot(robot)
+    trackers = Tracking(run.file.matcher, run.file.tracker).keypoint_trackers(run.keypoint_sets.values())
     runner = PolicyRunner(run, robot)
     overlay = Overlay()
     tracker_ms: dict[int, float] = {}
     seen: dict[int, KeypointObservation] = {}
+    sets = list(run.keypoint_sets.items())
 
     with VideoWriter(video, robot.camera.rate_hz) if video else nullcontext() as writer:
 
-        def observe(stamp_ns: int, image_rgb: RgbImage) -> KeypointObservation:
+        def observe(camera: str, stamp_ns: int, image_rgb: RgbImage) -> KeypointObservation:
             started = time.perf_counter()
-            observation = tracker.update(stamp_ns, image_rgb)
+            observation = trackers[camera].update(stamp_ns, image_rgb)
+            if camera != robot.camera.name:
+                return observation
             # Of two images with one stamp (a simulator that was reset) the first is the frame's, as in FrameAligner.
             tracker_ms.setdefault(stamp_ns, 1e3 * (time.perf_counter() - started))
-            seen.setdefault(stamp_ns, observation)
             if writer is not None:
                 height, width = image_rgb.shape[:2]
                 scale = (width / run.keypoint_set.image_width, height / run.keypoint_set.image_height)
                 writer.add(overlay.draw(image_rgb, observation, scale))
             return observation
 
-        rows = list(_follow_recorded(read_frames(bag, robot, observe), run, robot, runner, tracker_ms))
+        def join(joined: Joined[KeypointObservation]) -> KeypointObservation:
+            return seen.setdefault(joined.stamp_ns, joined_observation(joined, sets))
+
+        frames = read_joined_frames(bag, robot, observe, join)
+        rows = list(_follow_recorded(frames, run, robot, runner, tracker_ms))
     if not rows:
         raise BagError(f"bag {bag} has no frame in which image, joint state and command overlap in time")
     causes = [row[-1] for row in rows if row[-1]]
@@ -205,7 +222,7 @@ def agreement(
     """Compute the commands of a recorded live run again; None where the bag holds none (`policy/status`).
 
     Args:
-        seen: what the tracker answers to every image of this bag, see `Replay`.
+        seen: what the trackers answer to this bag, see `Replay`.
 
     Raises:
         BagError, JointStateError, ImageFormatError: see `read_frames`.
@@ -218,9 +235,17 @@ def agreement(
     asked = [stamp for stamp, given in answers.items() if given[0].state != RunState.IDLE]
     if not asked:
         return None
+    robot = run.require_robot(robot)
     recorded: dict[int, KeypointObservation] = {}
+    sets = list(run.keypoint_sets.items())
+    camera_of_set = {points.name: camera for camera, points in sets}
+    cameras: CameraJoin[KeypointObservation] = CameraJoin(robot)
     for _, _, message in bag_messages(bag, topics[KEYPOINTS_TYPE]) if topics[KEYPOINTS_TYPE] else ():
-        recorded.setdefault(stamp_ns_of(message), _observation(message))
+        if camera := camera_of_set.get(message.set_name):
+            for joined in cameras.add(camera, stamp_ns_of(message), _observation(message)):
+                recorded.setdefault(joined.stamp_ns, joined_observation(joined, sets))
+    for joined in cameras.finish():
+        recorded.setdefault(joined.stamp_ns, joined_observation(joined, sets))
     computed = _commands_again(bag, run, robot, answers, lambda stamp_ns: seen[stamp_ns])
     both = {stamp: pair for stamp, pair in computed.items() if isinstance(pair, tuple)}
     held = [pair for pair in computed.values() if isinstance(pair, str)]
@@ -228,7 +253,9 @@ def agreement(
     tracks_px = same_tracks_rad = None
     shared = sorted(set(recorded) & set(seen))
     if shared:
-        tracks_px = max(float(np.abs(recorded[s].uv_px - seen[s].uv_px).max(initial=0.0)) for s in shared)
+        tracks_px = max(
+            float(np.nanmax(np.abs(recorded[s].uv_px - seen[s].uv_px), initial=0.0)) for s in shared
+        )
         if set(answers) <= set(recorded):
             again = _commands_again(bag, run, robot, answers, lambda stamp_ns: recorded[stamp_ns])
             same_tracks_rad = _largest(again, slice(None, -1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from atk_perception.keypoint_set import KeypointSet
+
 if TYPE_CHECKING:
     from atk_policy.selection import SelectionResult
 
@@ -21,6 +23,7 @@ matplotlib.use("Agg")
 
 OUTLINE = [withStroke(linewidth=3, foreground="black")]
 GREY, RED = "#9a9a9a", "#d62728"
+NOT_NEEDED = ", of which no point was kept: it needs no tracker"
 
 
 def keypoint_colours(count: int) -> list[Any]:
@@ -31,11 +34,25 @@ def keypoint_colours(count: int) -> list[Any]:
 def write_report(result: SelectionResult, folder: Path) -> None:
     """Write index.html, its pictures and metrics.json into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    views = _views(result)
     pictures = {
-        "template.png": ("Chosen keypoints on the canonical template", _template(result)),
+        **{
+            f"template{suffix}.png": (
+                f"Chosen keypoints on the canonical template{of}",
+                _template(result, view),
+            )
+            for suffix, of, view in views
+        },
         "retention.png": ("Retention: which candidates the mask kept", _retention(result)),
         "loss.png": ("Loss", _losses(result)),
-        "tracks.png": ("Tracks of the chosen keypoints in the demonstrations", _tracks(result)),
+        **{
+            f"tracks{suffix}.png": (
+                f"Tracks of the chosen keypoints in the demonstrations{of}",
+                _tracks(result, view),
+            )
+            for suffix, of, view in views
+            if result.keep[view.mine].any()
+        },
         "trackability.png": ("How well the candidates were tracked", _trackability(result)),
         "timing.png": ("Time", _timing(result)),
     }
@@ -46,9 +63,29 @@ def write_report(result: SelectionResult, folder: Path) -> None:
     (folder / "index.html").write_text(_page({name: title for name, (title, _) in pictures.items()}, summary))
 
 
+class _View(NamedTuple):
+    """What one camera sees of a selection."""
+
+    points: KeypointSet
+    mine: npt.NDArray[np.bool_]  # (C,) which of all candidates are this camera's
+
+
+def _views(result: SelectionResult) -> list[tuple[str, str, _View]]:
+    """(suffix of file names, of titles, view) of every camera."""
+    cameras = result.cameras or (result.candidates,)
+    views = [_View(points, np.isin(result.candidates.ids, points.ids)) for points in cameras]
+    names = [points.camera_name for points in cameras]
+    if len(views) == 1:
+        return [("", "", views[0])]
+    return [
+        (f"_{name}", f": camera '{name}'" + ("" if result.keep[view.mine].any() else NOT_NEEDED), view)
+        for name, view in zip(names, views, strict=True)
+    ]
+
+
 def metrics(result: SelectionResult) -> dict[str, Any]:
     """What metrics.json holds."""
-    ids = result.candidates.ids[result.keep]
+    views = [view for _, _, view in _views(result)]
     refit = result.refit_history
     return {
         "keypoints_kept": int(result.keep.sum()),
@@ -61,16 +98,22 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         "loss_train": _finite(refit.train[-1]),
         "loss_held_out": _finite(refit.held_out[-1]),
         "joint_error_rad": [round(float(e), 5) for e in result.held_out_joint_error_rad],
+        "cameras_without_keypoints": [v.points.camera_name for v in views if not result.keep[v.mine].any()],
         "keypoints": [
             {
                 "id": int(i),
-                "uv_px": [round(float(x), 1) for x in result.candidates.uv_px[index]],
+                "camera": view.points.camera_name,
+                "uv_px": [round(float(x), 1) for x in uv_px],
                 "retention": round(float(result.retention[index]), 4),
                 "visible": round(float(result.trackability.visible[index]), 3),
                 "transferred": round(float(result.trackability.transferred[index]), 3),
                 "confidence": round(float(result.trackability.confidence[index]), 3),
             }
-            for i, index in zip(ids, np.flatnonzero(result.keep), strict=True)
+            for view in views
+            for i, uv_px, index in zip(
+                view.points.ids, view.points.uv_px, np.flatnonzero(view.mine), strict=True
+            )
+            if result.keep[index]
         ],
         "seconds": result.seconds,
         "peak_rss_mb": round(result.peak_rss_mb),
@@ -98,14 +141,14 @@ def label_points(axes: Axes, uv_px: npt.NDArray[np.float32], ids: npt.NDArray[np
         )
 
 
-def _template(result: SelectionResult) -> Figure:
-    candidates = result.candidates
+def _template(result: SelectionResult, view: _View) -> Figure:
+    candidates, keep, trackable = view.points, result.keep[view.mine], result.trackable[view.mine]
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(candidates.template_rgb)
     for mask, colour, label in (
-        (~result.trackable, "#000000", "not trackable"),
-        (result.trackable & ~result.keep, "#ffffff", "dropped by the mask"),
+        (~trackable, "#000000", "not trackable"),
+        (trackable & ~keep, "#ffffff", "dropped by the mask"),
     ):
         uv = candidates.uv_px[mask]
         axes.plot(
@@ -119,8 +162,8 @@ def _template(result: SelectionResult) -> Figure:
             ls="none",
             label=f"{mask.sum()} {label}",
         )
-    label_points(axes, candidates.uv_px[result.keep], candidates.ids[result.keep], 11)
-    axes.plot([], [], "o", ms=9, mfc="none", mec=RED, mew=2, ls="none", label=f"{result.keep.sum()} kept")
+    label_points(axes, candidates.uv_px[keep], candidates.ids[keep], 11)
+    axes.plot([], [], "o", ms=9, mfc="none", mec=RED, mew=2, ls="none", label=f"{keep.sum()} kept")
     axes.legend(loc="lower right", framealpha=0.85)
     axes.set_axis_off()
     return figure
@@ -169,20 +212,20 @@ def _losses(result: SelectionResult) -> Figure:
     return figure
 
 
-def _tracks(result: SelectionResult) -> Figure:
+def _tracks(result: SelectionResult, view: _View) -> Figure:
     """A grid of demonstrations: start as a ring, the visible track as a line, ids at the start."""
     shown = result.demonstrations[:12]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
-    template = result.candidates.template_rgb
-    height, width = template.shape[:2]
-    ids = result.candidates.ids[result.keep]
+    height, width = view.points.template_rgb.shape[:2]
+    keep = result.keep & view.mine
+    ids = result.candidates.ids[keep]
     for number, demonstration in enumerate(shown):
         axes = figure.add_subplot(rows, columns, number + 1)
         axes.set_facecolor("#202020")
-        visible = demonstration.visible[:, result.keep]
-        uv = np.where(visible[..., None], demonstration.uv_px[:, result.keep], np.nan)
+        visible = demonstration.visible[:, keep]
+        uv = np.where(visible[..., None], demonstration.uv_px[:, keep], np.nan)
         for k, colour in enumerate(keypoint_colours(len(ids))):
             axes.plot(uv[:, k, 0], uv[:, k, 1], "-", color=colour, lw=1.2)
             seen = np.flatnonzero(visible[:, k])
@@ -246,7 +289,7 @@ def _page(pictures: dict[str, str], summary: dict[str, Any]) -> str:
         f"{sum(summary['seconds'].values()):.0f} s, peak memory {summary['peak_rss_mb']} MiB"
     )
     rows = "".join(
-        f"<tr><td>{p['id']}</td><td>{p['uv_px'][0]:.0f}, {p['uv_px'][1]:.0f}</td><td>{p['retention']:.2f}</td>"
+        f"<tr><td>{p['id']}</td><td>{html.escape(p['camera'])}</td><td>{p['uv_px'][0]:.0f}, {p['uv_px'][1]:.0f}</td><td>{p['retention']:.2f}</td>"
         f"<td>{p['visible']:.0%}</td><td>{p['transferred']:.0%}</td><td>{p['confidence']:.2f}</td></tr>"
         for p in summary["keypoints"]
     )
@@ -260,6 +303,6 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1250
 img {{ max-width: 100% }} figure {{ margin: 2rem 0 }} figcaption {{ font-weight: 600; margin-bottom: .4rem }}
 table {{ border-collapse: collapse }} td, th {{ padding: .15rem .9rem; text-align: right; border-bottom: 1px solid #ddd }}
 </style></head><body><h1>Keypoint selection</h1><p>{html.escape(facts)}</p>
-<table><tr><th>id</th><th>u, v [px]</th><th>retention</th><th>visible</th><th>found at start</th><th>confidence</th></tr>{rows}</table>
+<table><tr><th>id</th><th>camera</th><th>u, v [px]</th><th>retention</th><th>visible</th><th>found at start</th><th>confidence</th></tr>{rows}</table>
 {figures}<p>All figures: <a href="metrics.json">metrics.json</a></p></body></html>
 """

@@ -28,6 +28,7 @@ from atk_perception.candidates import sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
+from atk_policy.camera_sets import kept_of_each, numbered, side_by_side
 from atk_policy.companions import add_companions
 from atk_policy.demonstrations import (
     Demonstration,
@@ -49,7 +50,7 @@ from atk_policy.distillation import (
     distill,
 )
 from atk_policy.report import write_report
-from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder
+from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder, SeenSet
 
 Progress = Callable[[str, float, str], None]
 STAGES = ("read", "track", "select", "refit", "report")
@@ -157,6 +158,7 @@ class SelectionResult:
     held_out_joint_error_rad: npt.NDArray[np.float64]
     seconds: dict[str, float] = field(default_factory=dict)
     peak_rss_mb: float = 0.0
+    cameras: Sequence[KeypointSet] = ()  # the candidates of each; in `candidates` they stand side by side
 
 
 def select_keypoints(
@@ -192,56 +194,54 @@ def select_keypoints(
 
     clock.start("read")
     bags = find_bags(demonstrations)
-    candidates = propose_candidates(bags, robot, config, clock.report)
+    proposed = numbered(
+        [propose_candidates(bags, robot.seen_by(c.name), config, clock.report) for c in robot.cameras]
+    )
+    candidates = side_by_side(proposed)
 
     clock.start("track")
     tracking = Tracking(config.matcher, config.tracker)
     work = output / WORK_FOLDER
     tracked = track_demonstrations(
-        bags, candidates, robot, tracking, work / "tracks", workers=workers, report=clock.report
+        bags, proposed, robot, tracking, work / "tracks", workers=workers, report=clock.report
     )
     result = choose(tracked, candidates, config, work, resume=resume, clock=clock)
-    result.selection.seconds = clock.seconds
+    result.selection.seconds, result.selection.cameras = clock.seconds, proposed
+    keep = result.selection.keep
+    first, *more = kept_of_each(
+        proposed,
+        candidates.ids[keep],
+        dict(zip(candidates.ids.tolist(), result.selection.retention.round(3).tolist(), strict=True)),
+        {
+            "candidates": len(candidates),
+            "strategy": config.candidates.strategy,
+            "seed": config.seed,
+            "alpha": config.select.alpha,
+            "demonstrations": len(bags),
+            "companions": candidates.ids[keep & ~result.selection.chosen].tolist(),
+        },
+    )
     run = RunFolder(
         output,
-        candidates.subset(
-            candidates.ids[result.selection.keep],
-            chosen={
-                "candidates": len(candidates),
-                "strategy": config.candidates.strategy,
-                "seed": config.seed,
-                "alpha": config.select.alpha,
-                "demonstrations": len(bags),
-                "retention": {
-                    int(i): round(float(r), 3)
-                    for i, r, k in zip(
-                        candidates.ids, result.selection.retention, result.selection.keep, strict=True
-                    )
-                    if k
-                },
-                "companions": candidates.ids[result.selection.keep & ~result.selection.chosen].tolist(),
-            },
-        ),
+        first,
         result.policy,
         PolicyFile(
             policy=config.policy.name,
             sizes=result.policy.sizes,
-            keypoint_set=candidates.name,
-            keypoint_ids=candidates.ids[result.selection.keep].tolist(),
+            **SeenSet.of(first).model_dump(),
+            more_cameras=[SeenSet.of(points) for points in more],
             horizon=config.policy.horizon,
             history=config.policy.history,
             history_stride=config.policy.history_stride,
             ensemble_decay=config.ensemble_decay,
             control_rate_hz=robot.control_rate_hz,
             joint_names=list(robot.joints.names),
-            camera=robot.camera.name,
-            image_width=candidates.image_width,
-            image_height=candidates.image_height,
             matcher=config.matcher,
             tracker=config.tracker,
             trained={"demonstrations": len(bags), "seed": config.seed, "held_out_loss": result.held_out_loss},
         ),
-        robot,
+        robot.seen_by(*(points.camera_name for points in (first, *more))),
+        tuple(more),
     )
     clock.start("report")
     run.save()
@@ -260,7 +260,7 @@ def propose_candidates(
     config: SelectionConfig,
     report: Callable[[float, str], None] = lambda fraction, detail: None,
 ) -> KeypointSet:
-    """Canonical template and candidates: the first image of one demonstration, C points on it."""
+    """Canonical template and candidates of the first camera: the first image of one demonstration, C points on it."""
     if config.template_demonstration >= len(bags):
         raise SelectionError(
             f"template_demonstration is {config.template_demonstration}, but there are {len(bags)} demonstrations; "

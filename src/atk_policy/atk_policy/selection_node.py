@@ -95,7 +95,7 @@ class SelectionNode(ManagedNode):
                 goal.abort()
                 return result
         result.success = True
-        result.keypoints_kept = len(run.keypoint_set)
+        result.keypoints_kept = len(run.keypoint_ids)
         result.keypoints_candidates = int(run.keypoint_set.chosen["candidates"])
         result.message = f"{result.keypoints_kept} of {result.keypoints_candidates} keypoints kept"
         self.set_diagnostic(OK, result.message)

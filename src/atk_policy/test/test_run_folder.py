@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
-from run_folders import ROBOT, write_run_folder
+from run_folders import ROBOT, TWO_CAMERAS, write_run_folder
 
 from atk_policy.policies.protocol import PolicyInput
 from atk_policy.run_folder import POLICY_FILE, ROBOT_FILE, WEIGHTS_FILE, RunFolder, RunFolderError
@@ -99,3 +99,83 @@ def test_another_robot_is_refused_naming_every_difference(run):
         assert entry in str(error.value)
     half = ROBOT.camera.model_copy(update={"width": 320, "height": 240})
     run.require_robot(ROBOT.model_copy(update={"camera": half}))
+
+
+# ----------------------------------------------------------------------------------- several cameras
+
+
+@pytest.fixture
+def two(tmp_path):
+    return write_run_folder(tmp_path / "two", keypoints=3, robot=TWO_CAMERAS)
+
+
+def test_each_camera_keeps_its_own_set(two):
+    assert sorted(p.name for p in (two.path / "cameras" / "left").iterdir()) == [
+        "keypoints.yaml",
+        "template.png",
+    ]
+    loaded = RunFolder.load(two.path)
+    assert {name: points.ids.tolist() for name, points in loaded.keypoint_sets.items()} == {
+        "camera": [10, 11, 12],
+        "left": [13, 14, 15],
+    }
+    assert loaded.keypoint_ids.tolist() == [10, 11, 12, 13, 14, 15]
+    assert loaded.file == two.file
+    assert loaded.robot == TWO_CAMERAS
+
+
+def test_with_one_camera_nothing_is_written_that_older_releases_do_not_read(run):
+    assert "more_cameras" not in (run.path / POLICY_FILE).read_text()
+    assert "more_cameras" not in (run.path / ROBOT_FILE).read_text()
+    assert not (run.path / "cameras").exists()
+
+
+def test_a_set_of_an_earlier_selection_does_not_stay(two):
+    write_run_folder(two.path)
+    assert not (two.path / "cameras").exists()
+    RunFolder.load(two.path)
+
+
+def test_a_missing_set_of_a_camera_is_named(two):
+    (two.path / "cameras" / "left" / "keypoints.yaml").unlink()
+    with pytest.raises(RunFolderError, match=r"cameras/left/keypoints\.yaml does not exist"):
+        RunFolder.load(two.path)
+
+
+def test_sets_that_were_exchanged_are_refused(two):
+    two.keypoint_set.save(two.path / "cameras" / "left")
+    with pytest.raises(
+        RunFolderError, match=r"cameras/left/keypoints\.yaml holds set 'cups' of camera 'camera'"
+    ):
+        RunFolder.load(two.path)
+
+
+def test_a_set_of_a_camera_that_the_policy_does_not_see_through_is_refused(two):
+    two.keypoint_set.save(two.path / "cameras" / "right")
+    with pytest.raises(RunFolderError, match=r"cameras/ holds sets of \['right'\]"):
+        RunFolder.load(two.path)
+
+
+def test_a_camera_that_its_robot_lacks_is_refused(two):
+    (two.path / ROBOT_FILE).write_text(ROBOT.dump())
+    with pytest.raises(RunFolderError, match=r"no camera \['left'\]; it has \['camera'\]"):
+        RunFolder.load(two.path)
+
+
+def test_sets_of_one_name_are_refused(two):
+    content = yaml.safe_load((two.path / POLICY_FILE).read_text())
+    content["more_cameras"][0]["keypoint_set"] = "cups"
+    (two.path / POLICY_FILE).write_text(yaml.safe_dump(content))
+    edit(two.path / "cameras" / "left" / "keypoints.yaml", name="cups")
+    with pytest.raises(RunFolderError, match=r"have one name: \['cups', 'cups'\]"):
+        RunFolder.load(two.path)
+
+
+def test_every_camera_that_the_policy_sees_through_is_needed_and_no_other(run, two):
+    assert run.require_robot(TWO_CAMERAS) == TWO_CAMERAS.seen_by("camera")
+    assert two.require_robot(TWO_CAMERAS) == TWO_CAMERAS
+    with pytest.raises(RunFolderError, match=r"camera\.name: left here, camera there"):
+        two.require_robot(ROBOT)
+    left = TWO_CAMERAS.more_cameras[0].model_copy(update={"height": 360})
+    with pytest.raises(RunFolderError, match="camera size of left: 640x480 here, 640x360 there"):
+        two.require_robot(TWO_CAMERAS.model_copy(update={"more_cameras": (left,)}))

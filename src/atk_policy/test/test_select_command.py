@@ -15,15 +15,19 @@ import pytest
 import yaml
 from ament_index_python.packages import get_package_prefix
 from rosbags.typesys import Stores, get_typestore
-from run_folders import ROBOT
+from run_folders import ROBOT, TWO_CAMERAS, write_run_folder
 
+from atk_perception.frames import BagError, check_bag
 from atk_perception.recording import DemonstrationWriter
-from atk_policy.demonstrations import Tracking, find_bags, track_demonstrations
+from atk_perception.robot_description import RobotDescription
+from atk_policy.demonstrations import Tracking, find_bags, track_demonstration, track_demonstrations
+from atk_policy.replay import replay
 from atk_policy.run_folder import RunFolder
 from atk_policy.selection import (
     CandidateConfig,
     SelectionConfig,
     SelectionError,
+    _merged,
     focused_candidates,
     propose_candidates,
     select_keypoints,
@@ -47,8 +51,11 @@ def texture(seed: int, size: int) -> np.ndarray:
     return cv2.addWeighted(fine, 0.6, coarse, 0.4, 0)
 
 
-def write_bag(path: Path, seed: int) -> Path:
-    """The arm follows a card over a table: a textured square that slides on a textured ground."""
+def write_bag(path: Path, seed: int, robot: RobotDescription = ROBOT, silent: range = range(0)) -> Path:
+    """The arm follows a card over a table: a textured square that slides on a textured ground.
+
+    Further cameras see it in a mirror; without the steps in `silent`.
+    """
     rng = np.random.default_rng(seed)
     ground = cv2.resize(texture(1, 640), (ROBOT.camera.width, ROBOT.camera.height))
     card = texture(2, 160)
@@ -58,15 +65,15 @@ def write_bag(path: Path, seed: int) -> Path:
         "std_msgs/msg/Float64MultiArray",
     )
     topics = {
-        ROBOT.camera.recorded_topic: image_type,
+        **{camera.recorded_topic: image_type for camera in robot.cameras},
         ROBOT.topics.joint_states: state_type,
         ROBOT.topics.command: array_type,
         ROBOT.topics.gripper_command: array_type,
     }
-    writer = DemonstrationWriter(path, topics, ROBOT)
+    writer = DemonstrationWriter(path, topics, robot)
 
     def put(topic: str, stamp_ns: int, **fields) -> None:
-        if topic in (ROBOT.camera.recorded_topic, ROBOT.topics.joint_states):
+        if topics[topic] in (image_type, state_type):
             stamp = TYPES.types["builtin_interfaces/msg/Time"](
                 sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9
             )
@@ -92,12 +99,14 @@ def write_bag(path: Path, seed: int) -> Path:
             velocity=np.zeros(0),
             effort=np.zeros(0),
         )
-        png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-        put(ROBOT.camera.recorded_topic, stamp_ns, format="rgb8; png compressed bgr8", data=png.ravel())
+        for camera, view in zip(robot.cameras, (image, image[:, ::-1]), strict=False):
+            png = cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1]
+            if camera is robot.camera or k not in silent:
+                put(camera.recorded_topic, stamp_ns, format="rgb8; png compressed bgr8", data=png.ravel())
         put(ROBOT.topics.command, stamp_ns + 1_000_000, layout=layout, data=action[:-1])
         put(ROBOT.topics.gripper_command, stamp_ns + 1_000_000, layout=layout, data=action[-1:])
         q = q + 0.3 * (action[:-1] - q)
-    assert writer.keep().ok
+    assert writer.keep().ok or silent
     return path
 
 
@@ -183,11 +192,74 @@ def test_tracks_are_the_same_from_the_cache_and_another_tracker_set_is_tracked_a
     found = find_bags([bags])[:1]
     candidates = propose_candidates(find_bags([bags]), ROBOT, config)
     tracking = Tracking(config.matcher, config.tracker)
-    first = track_demonstrations(found, candidates, ROBOT, tracking, tmp_path, workers=1)
-    again = track_demonstrations(found, candidates, ROBOT, tracking, tmp_path, workers=1)
+    first = track_demonstrations(found, [candidates], ROBOT, tracking, tmp_path, workers=1)
+    again = track_demonstrations(found, [candidates], ROBOT, tracking, tmp_path, workers=1)
     assert np.array_equal(first[0].uv_px, again[0].uv_px)
-    track_demonstrations(found, candidates.subset([0, 1, 2]), ROBOT, tracking, tmp_path, workers=1)
+    track_demonstrations(found, [candidates.subset([0, 1, 2])], ROBOT, tracking, tmp_path, workers=1)
     assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+@pytest.fixture(scope="module")
+def two_camera_bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two_cameras")
+    for seed in range(3):
+        write_bag(folder / f"episode_{seed:04d}", seed, TWO_CAMERAS)
+    return folder
+
+
+def test_two_cameras_are_chosen_from_together_and_replayed_together(two_camera_bags, tmp_path):
+    config = SelectionConfig.model_validate(_merged(SelectionConfig(name="cards").model_dump(), SMALL))
+    run = select_keypoints([two_camera_bags], tmp_path / "run", TWO_CAMERAS, config, workers=1)
+    metrics = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    assert metrics["keypoints_candidates"] == 80
+    kept = {
+        name: [p["id"] for p in metrics["keypoints"] if p["camera"] == name] for name in ("camera", "left")
+    }
+    assert {name: points.ids.tolist() for name, points in run.keypoint_sets.items()} == {
+        name: ids for name, ids in kept.items() if ids
+    }
+    assert metrics["cameras_without_keypoints"] == [name for name, ids in kept.items() if not ids]
+    for name in ("camera", "left"):
+        assert cv2.imread(str(tmp_path / "run" / "report" / f"template_{name}.png")) is not None
+
+    loaded = RunFolder.load(tmp_path / "run")
+    assert loaded.robot == TWO_CAMERAS.seen_by(*run.keypoint_sets)
+    again = replay(two_camera_bags / "episode_0001", loaded, TWO_CAMERAS)
+    assert again.uv_px.shape == (STEPS, len(run.keypoint_ids), 2)
+    # What was tracked for training is what replay tracks; the tracks of candidates differ from those of the kept alone.
+    (tracked,) = track_demonstrations(
+        find_bags([two_camera_bags])[1:2],
+        list(run.keypoint_sets.values()),
+        loaded.robot,
+        Tracking(config.matcher, config.tracker),
+        tmp_path / "tracks",
+        workers=1,
+    )
+    np.testing.assert_array_equal(tracked.uv_px, again.uv_px)
+
+
+def test_a_camera_that_was_silent_in_a_demonstration_is_named(tmp_path):
+    """At the start it is no fault: topics are found one after the other."""
+    whole = write_bag(tmp_path / "whole", 0, TWO_CAMERAS)
+    candidates = [
+        propose_candidates([whole], seen, SelectionConfig())
+        for seen in (TWO_CAMERAS, TWO_CAMERAS.seen_by("left"))
+    ]
+    tracking = Tracking("sift", "template_lk")
+    late = write_bag(tmp_path / "late", 0, TWO_CAMERAS, silent=range(3))
+    assert len(track_demonstration(late, candidates, TWO_CAMERAS, tracking)) == STEPS - 3
+    broken = write_bag(tmp_path / "broken", 0, TWO_CAMERAS, silent=range(5, 12))
+    assert [problem.split(" apart")[0] for problem in check_bag(broken, TWO_CAMERAS).problems] == [
+        "left/camera/image_raw/compressed: images are 0.400 s"
+    ]
+    with pytest.raises(BagError, match=r"camera 'left' has no image of the 0\.2 s before 0\.45 s into"):
+        track_demonstration(broken, candidates, TWO_CAMERAS, tracking)
+
+
+def test_replay_holds_where_a_camera_was_silent(tmp_path):
+    run = write_run_folder(tmp_path / "run", robot=TWO_CAMERAS)
+    broken = write_bag(tmp_path / "broken", 0, TWO_CAMERAS, silent=range(5, 12))
+    assert "camera_left_stale" in replay(broken, run, TWO_CAMERAS).holds
 
 
 def test_candidates_gather_where_the_first_images_differ():

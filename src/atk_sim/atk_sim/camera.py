@@ -1,6 +1,6 @@
 """Pinhole camera: intrinsics, placement, projection (REP 103 optical frame: z forward, x right, y down)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,14 @@ class CameraPlacement:
         pose[:3, :3] = np.stack([cosine * right + sine * down, cosine * down - sine * right, forward], axis=1)
         pose[:3, 3] = self.position_m
         return pose
+
+    def gone_around(self, angle_rad: float) -> "CameraPlacement":
+        """The same camera after a walk around what it looks at, counterclockwise seen from above."""
+        dx, dy, dz = np.subtract(self.position_m, self.target_m)
+        c, s = np.cos(angle_rad), np.sin(angle_rad)
+        position_m = np.add(self.target_m, (c * dx - s * dy, s * dx + c * dy, dz))
+        x, y, z = (float(value) for value in position_m)
+        return replace(self, position_m=(x, y, z))
 
     def intrinsics(self, width: int, height: int) -> FloatArray:
         """(3, 3) camera matrix K [px] with pixel centres at integers."""

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Float64MultiArray, Header
 from trajectory_msgs.msg import JointTrajectory
 
 from atk_interfaces.msg import EpisodeStatus, PolicyStatus, RecordStatus
@@ -32,8 +33,8 @@ from atk_perception.image_codec import fill_depth_message, fill_png_message, fil
 from atk_perception.input_thread import InputThread
 from atk_perception.managed_node import OK, WARN, ManagedNode, run_node
 from atk_perception.record_node import STATUS_QOS
-from atk_perception.robot_description import RobotDescription
-from atk_sim.camera import FloatArray
+from atk_perception.robot_description import Camera, RobotDescription
+from atk_sim.camera import CameraPlacement, FloatArray
 from atk_sim.graph import robot_file
 from atk_sim.robots.panda import FINGER_JOINTS
 from atk_sim.simulation import Simulation
@@ -48,6 +49,17 @@ JOINT_STATE_DEPTH = 1000
 EXPERT, TOPICS = "expert", "topics"
 # Simulated time begins here: stamp 0 means "no stamp" to many ROS tools.
 START_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class _View:
+    """A camera and the publishers of what it sees."""
+
+    camera: Camera
+    image: Any
+    png: Any
+    depth: Any
+    info: Any
 
 
 class SimRobotNode(ManagedNode):
@@ -106,16 +118,10 @@ class SimRobotNode(ManagedNode):
         self._answer: PolicyStatus | None = None
         self._recorded = RecordStatus()
         self._action = np.append(robot.home_rad, robot.gripper.max_m)
-        camera, topics = robot.camera, robot.topics
+        topics = robot.topics
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
         self._joints_publisher = self.create_publisher(JointState, topics.joint_states, JOINT_STATE_DEPTH)
-        self._image_publisher = self.create_publisher(Image, camera.image_topic, RELIABLE)
-        self._png_publisher = self.create_publisher(
-            CompressedImage, f"{camera.image_topic}/compressed", RELIABLE
-        )
-        depth_topic = f"{camera.image_topic.rsplit('/', 1)[0]}/depth/image_raw"
-        self._depth_publisher = self.create_publisher(Image, depth_topic, RELIABLE)
-        self._info_publisher = self.create_publisher(CameraInfo, camera.camera_info_topic, RELIABLE)
+        self._views = [self._view(camera) for camera in robot.cameras]
         self._episode_publisher = self.create_publisher(EpisodeStatus, "sim/episode", RELIABLE)
         self._arm_publisher = self.create_publisher(Float64MultiArray, topics.command, 10)
         self._gripper_publisher = self.create_publisher(Float64MultiArray, topics.gripper_command, 10)
@@ -132,6 +138,16 @@ class SimRobotNode(ManagedNode):
         self._inputs.start()
         self._reset_service = self.create_service(
             ResetEpisode, "sim/reset", self._on_reset, callback_group=ReentrantCallbackGroup()
+        )
+
+    def _view(self, camera: Camera) -> _View:
+        depth_topic = f"{camera.image_topic.rsplit('/', 1)[0]}/depth/image_raw"
+        return _View(
+            camera,
+            image=self.create_publisher(Image, camera.image_topic, RELIABLE),
+            png=self.create_publisher(CompressedImage, f"{camera.image_topic}/compressed", RELIABLE),
+            depth=self.create_publisher(Image, depth_topic, RELIABLE),
+            info=self.create_publisher(CameraInfo, camera.camera_info_topic, RELIABLE),
         )
 
     def activate(self) -> None:
@@ -299,8 +315,8 @@ class SimRobotNode(ManagedNode):
         simulation, stamp_ns = self._simulation, self._time_ns
         recorded = self._recorded
         self._publish_state()
+        self._publish_images(stamp_ns)
         if not simulation.image_lost:
-            self._publish_images(stamp_ns)
             self._await_recorded_image(recorded, stamp_ns)
         if self._driver == EXPERT:
             self._publish_command(simulation.expert_command())
@@ -360,7 +376,13 @@ class SimRobotNode(ManagedNode):
         """Give a policy that has just started time to be discovered, before time would pass without it."""
         deadline = time.monotonic() + DISCOVERY_S
         while time.monotonic() < deadline and not self._stop.is_set():
-            if self._policies() and self._image_publisher.get_subscription_count():
+            # Who is known in the graph must hear too: the policy answers when every tracker has seen the image.
+            heard = all(
+                view.image.get_subscription_count()
+                >= max(number == 0, self.count_subscribers(view.image.topic_name))
+                for number, view in enumerate(self._views)
+            )
+            if self._policies() and heard:
                 return
             self._stop.wait(0.02)
 
@@ -461,35 +483,20 @@ class SimRobotNode(ManagedNode):
 
     def _publish_images(self, stamp_ns: int) -> None:
         assert self._simulation is not None
-        simulation, camera = self._simulation, self._robot.camera
-        image = simulation.rgb()
-
-        def stamped(message: Any) -> Any:
-            message.header.stamp, message.header.frame_id = _time(stamp_ns), camera.frame_id
-            return message
-
-        self._info_publisher.publish(stamped(self._camera_info()))
-        if self._image_publisher.get_subscription_count():
-            self._image_publisher.publish(stamped(fill_rgb_message(Image(), image)))
-        if self._png_publisher.get_subscription_count():
-            self._png_publisher.publish(stamped(fill_png_message(CompressedImage(), image)))
-        if self._depth_publisher.get_subscription_count():
-            self._depth_publisher.publish(stamped(fill_depth_message(Image(), simulation.depth())))
-
-    def _camera_info(self) -> CameraInfo:
-        assert self._simulation is not None
-        camera = self._robot.camera
-        K = self._simulation.world.camera.intrinsics(camera.width, camera.height)
-        P = np.hstack([K, np.zeros((3, 1))])
-        return CameraInfo(
-            width=camera.width,
-            height=camera.height,
-            distortion_model="plumb_bob",
-            d=[0.0] * 5,
-            k=K.ravel().tolist(),
-            r=np.eye(3).ravel().tolist(),
-            p=P.ravel().tolist(),
-        )
+        simulation = self._simulation
+        for view, image, renderer, placement in zip(
+            self._views, simulation.images(), simulation.renderers, simulation.world.placements, strict=True
+        ):
+            header = Header(stamp=_time(stamp_ns), frame_id=view.camera.frame_id)
+            if view is self._views[0] and simulation.image_lost:
+                continue
+            view.info.publish(_camera_info(header, view.camera, placement))
+            if view.image.get_subscription_count():
+                view.image.publish(fill_rgb_message(Image(header=header), image))
+            if view.png.get_subscription_count():
+                view.png.publish(fill_png_message(CompressedImage(header=header), image))
+            if view.depth.get_subscription_count():
+                view.depth.publish(fill_depth_message(Image(header=header), renderer.depth()))
 
     def _publish_command(self, action: FloatArray) -> None:
         with self._news:
@@ -511,6 +518,21 @@ class SimRobotNode(ManagedNode):
         )
         message.header.stamp = _time(stamp_ns)
         self._episode_publisher.publish(message)
+
+
+def _camera_info(header: Header, camera: Camera, placement: CameraPlacement) -> CameraInfo:
+    K = placement.intrinsics(camera.width, camera.height)
+    P = np.hstack([K, np.zeros((3, 1))])
+    return CameraInfo(
+        header=header,
+        width=camera.width,
+        height=camera.height,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=K.ravel().tolist(),
+        r=np.eye(3).ravel().tolist(),
+        p=P.ravel().tolist(),
+    )
 
 
 def _time(stamp_ns: int) -> Time:

@@ -34,7 +34,10 @@ class Simulation:
     def __init__(self, robot: RobotDescription, servo_noise: float = 0.0, *, render: bool = True) -> None:
         self.robot = robot
         self.servo_noise = servo_noise
-        self._renderer = CameraRenderer(robot.camera.width, robot.camera.height) if render else None
+        self._renderers = [
+            CameraRenderer(camera.width, camera.height, number)
+            for number, camera in enumerate(robot.cameras if render else ())
+        ]
         self._expert = Expert(robot)
         self._world: World | None = None
 
@@ -48,8 +51,8 @@ class Simulation:
         self._world = World(self.robot, chosen, disturbance, seed)
         self._stall = Stall.of(Disturbance.parse(disturbance), seed)
         self._last_rgb: RgbImage | None = None
-        if self._renderer is not None:
-            self._renderer.show(self._world)
+        for renderer in self._renderers:
+            renderer.show(self._world)
         self.task, self.disturbance, self.seed = task, disturbance, seed
         self.max_steps = round(chosen.max_duration_s * self.robot.camera.rate_hz)
         self._noise_rng = stream(seed, "servo")
@@ -82,14 +85,18 @@ class Simulation:
 
     @property
     def image_lost(self) -> bool:
-        """Whether the camera gives no image in this period (disturbance `freeze`)."""
+        """Whether the first camera gives no image in this period (disturbance `freeze`)."""
         return self._stalls and not self._stall.repeats
 
     def rgb(self) -> RgbImage:
-        """(H, W, 3) uint8 camera image of this instant; the last one again while the camera hangs (`freeze`)."""
+        """(H, W, 3) uint8 image of the first camera of this instant; the last one again while it hangs (`freeze`)."""
         if self._last_rgb is None or not self._stalls:
             self._last_rgb = self.renderer.rgb()
         return self._last_rgb
+
+    def images(self) -> list[RgbImage]:
+        """What every camera shows of this instant, in the robot's order."""
+        return [self.rgb(), *(renderer.rgb() for renderer in self.renderers[1:])]
 
     def depth(self) -> DepthImage:
         """(H, W) float32 depth [m] of this instant."""
@@ -97,10 +104,15 @@ class Simulation:
 
     @property
     def renderer(self) -> CameraRenderer:
-        """The camera."""
-        if self._renderer is None:
+        """The first camera."""
+        return self.renderers[0]
+
+    @property
+    def renderers(self) -> list[CameraRenderer]:
+        """One per camera, in the robot's order."""
+        if not self._renderers:
             raise RuntimeError("this simulation was made with render=False")
-        return self._renderer
+        return self._renderers
 
     def expert_command(self) -> FloatArray:
         """(J + 1,) what the scripted expert commands in this state."""
@@ -160,9 +172,9 @@ class Simulation:
         self.end_period()
 
     def close(self) -> None:
-        """Release the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
+        """Release the renderers."""
+        for renderer in self._renderers:
+            renderer.close()
 
 
 def _scaled_into(values: FloatArray, bounds: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from atk_perception.image_codec import DepthImage, RgbImage
 from atk_perception.robot_description import RobotDescription
-from atk_sim.camera import FloatArray
+from atk_sim.camera import CameraPlacement, FloatArray
 from atk_sim.disturbances import (
     OCCLUDER,
     Disturbance,
@@ -31,7 +31,7 @@ from atk_sim.robots.panda import (
     add_panda,
 )
 from atk_sim.scene import stream
-from atk_sim.tasks.protocol import Task
+from atk_sim.tasks.protocol import Task, camera_placements
 
 PHYSICS_STEP_S = 0.002
 CAMERA = "camera"
@@ -39,11 +39,25 @@ INITIAL_JOINT_SPREAD_RAD = 0.03
 FINGER_OPEN_M = 0.04
 
 
+def camera_name(number: int) -> str:
+    """In the model, of a robot's camera; 0 is the first."""
+    return f"{CAMERA}{number}" if number else CAMERA
+
+
+def _add_camera(spec: mujoco.MjSpec, name: str, placement: CameraPlacement) -> None:
+    pose = placement.T_world_camera
+    # MuJoCo's cameras look along -z with y up; the optical frame (REP 103) looks along z with y down.
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, (pose[:3, :3] @ np.diag([1.0, -1.0, -1.0])).ravel())
+    camera = spec.worldbody.add_camera(name=name, pos=pose[:3, 3], quat=quaternion)
+    camera.fovy = np.degrees(placement.vertical_field_rad)  # always degrees, whatever the compiler's angles
+
+
 class World:
     """One episode's MuJoCo model and state.
 
     Args:
-        robot: gives the home position and the camera's image size.
+        robot: gives the home position and the cameras' image sizes.
         task, disturbance, seed: together they decide everything; see `disturbances`.
 
     Raises:
@@ -62,7 +76,8 @@ class World:
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
         spec.option.impratio = 10
-        spec.visual.global_.offwidth, spec.visual.global_.offheight = robot.camera.width, robot.camera.height
+        spec.visual.global_.offwidth = max(camera.width for camera in robot.cameras)
+        spec.visual.global_.offheight = max(camera.height for camera in robot.cameras)
         spec.visual.quality.offsamples = 0  # multisampling doubles the cost of a frame on a CPU
         spec.visual.map.znear, spec.visual.map.zfar = 0.02, 4.0
         add_panda(spec)
@@ -72,22 +87,14 @@ class World:
         add_lights(spec, disturbed, seed)
         self._occluder = Occluder(self.camera, disturbed, seed, robot.camera.width, robot.camera.height)
         self._occluder.add(spec)
-        self._add_camera(spec)
+        # What moves the task's own camera leaves the others where they are.
+        self.placements = [self.camera, *camera_placements(task, len(robot.cameras))[1:]]
+        for number, placement in enumerate(self.placements):
+            _add_camera(spec, camera_name(number), placement)
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
         self._place_robot(stream(seed, "arm"))
         mujoco.mj_forward(self.model, self.data)
-
-    def _add_camera(self, spec: mujoco.MjSpec) -> None:
-        placement = self.camera
-        pose = placement.T_world_camera
-        # MuJoCo's cameras look along -z with y up; the optical frame (REP 103) looks along z with y down.
-        quaternion = np.zeros(4)
-        mujoco.mju_mat2Quat(quaternion, (pose[:3, :3] @ np.diag([1.0, -1.0, -1.0])).ravel())
-        camera = spec.worldbody.add_camera(name=CAMERA, pos=pose[:3, 3], quat=quaternion)
-        camera.fovy = np.degrees(
-            placement.vertical_field_rad
-        )  # always degrees, whatever the compiler's angles
 
     def _place_robot(self, rng: np.random.Generator) -> None:
         home = np.array(self._robot.home_rad)
@@ -132,13 +139,14 @@ class World:
 
 
 class CameraRenderer:
-    """Renders a world's camera off screen; keep one and `show` it each new world.
+    """Renders one of a world's cameras off screen; keep one and `show` it each new world.
 
     The images are what `camera_info` describes: pixel centres at integers, no distortion.
     """
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(self, width: int, height: int, number: int = 0) -> None:
         self._size = (height, width)
+        self._camera = camera_name(number)
         self._renderer: mujoco.Renderer | None = None
 
     def show(self, world: World) -> None:
@@ -152,7 +160,7 @@ class CameraRenderer:
     def _updated(self) -> mujoco.Renderer:
         if self._renderer is None:
             raise RuntimeError("no world to render; call show(world) first")
-        self._renderer.update_scene(self._world.data, CAMERA)
+        self._renderer.update_scene(self._world.data, self._camera)
         return self._renderer
 
     def rgb(self) -> RgbImage:

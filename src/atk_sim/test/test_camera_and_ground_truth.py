@@ -6,8 +6,10 @@ import mujoco
 import numpy as np
 import pytest
 
+from atk_perception.robot_description import RobotDescription
 from atk_sim import ground_truth
 from atk_sim.camera import back_project, project
+from atk_sim.graph import robot_file
 from atk_sim.simulation import Simulation
 from atk_sim.world import CAMERA, World
 
@@ -172,3 +174,28 @@ def test_robot_hides_neither_piece_nor_plate_at_the_start(simulation: Simulation
             assert (uv_px > 20).all()
             _, body = ray_through(world, uv_px, geoms.shape[1], geoms.shape[0])
             assert world.model.body(body).name == name
+
+
+def test_further_cameras_stand_at_the_sides_and_see_what_the_first_one_looks_at():
+    robot = RobotDescription.load(robot_file("sim_panda_two_cameras"))
+    simulation = Simulation(robot)
+    try:
+        simulation.reset("sushi", "RP", 3)
+        world = simulation.world
+        front, left = world.placements
+        assert left.target_m == front.target_m
+        assert left.position_m[1] - left.target_m[1] > 0.3, "the robot's left is +y"
+        assert left.position_m[2] == pytest.approx(front.position_m[2])
+        size = (robot.camera.width, robot.camera.height)
+        for placement, renderer in zip(world.placements, simulation.renderers, strict=True):
+            shown = world.model.geom_bodyid[renderer.segmentation()]
+            for name in ("piece", "plate"):
+                body = next(i for i in range(world.model.nbody) if world.model.body(i).name == name)
+                where = world.data.xpos[body][None] + [0.0, 0.0, 0.005]
+                (uv_px,), _ = project(where, placement.T_world_camera, placement.intrinsics(*size))
+                column, row = np.rint(uv_px).astype(int)
+                assert shown[row, column] == body, (name, uv_px)
+        first, second = (renderer.rgb() for renderer in simulation.renderers)
+        assert np.abs(first.astype(int) - second).mean() > 5
+    finally:
+        simulation.close()

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 
+# Where the further cameras of a robot stand: a third of a turn would look along the arm.
+SIDE_RAD = np.deg2rad(70.0)
+
+
+def camera_placements(task: Task, count: int) -> list[CameraPlacement]:
+    """Where `count` cameras stand: the task's own, then at its sides, the robot's left one first, ever further around."""
+    angles = [SIDE_RAD * (k // 2 + 1) * (1 if k % 2 == 0 else -1) for k in range(count - 1)]
+    return [task.camera, *(task.camera.gone_around(angle) for angle in angles)]
+
+
 class Task(Protocol):
     """One task, one file. A task holds no state: everything is in the model, the data and the layout."""
 
