@@ -19,12 +19,27 @@ HORIZON = 6
 
 
 def write_run_folder(
-    path: Path, *, keypoints: int = 4, name: str = "cups", haste_rad: float = 0.02
+    path: Path,
+    *,
+    keypoints: int = 4,
+    name: str = "cups",
+    haste_rad: float = 0.02,
+    policy_name: str = "mlp",
+    encoder: str = "concat",
+    history: int = 1,
+    execution_horizon: int = 1,
+    ensemble_decay: float = 0.2,
 ) -> RunFolder:
     """Write and return a run folder whose policy moves the robot some `haste_rad` from where it is."""
     torch.manual_seed(0)
     policy = make_policy(
-        "mlp", keypoints=keypoints, joints=ROBOT.joint_count, horizon=HORIZON, history=1, **SIZES
+        policy_name,
+        keypoints=keypoints,
+        joints=ROBOT.joint_count,
+        horizon=HORIZON,
+        history=history,
+        encoder=encoder,
+        **SIZES,
     )
     policy.action_scale.fill_(haste_rad)
     policy.action_mean[:, -1] = 0.04
@@ -38,14 +53,16 @@ def write_run_folder(
         KeypointSet.create(name, uv_px, template, camera_name=ROBOT.camera.name, ids=ids),
         policy.eval(),
         PolicyFile(
-            policy="mlp",
-            sizes=SIZES,
+            policy=policy_name,
+            encoder=encoder,
+            sizes=policy.sizes,
             keypoint_set=name,
             keypoint_ids=ids.tolist(),
             horizon=HORIZON,
-            history=1,
+            history=history,
             history_stride=1,
-            ensemble_decay=0.2,
+            ensemble_decay=ensemble_decay,
+            execution_horizon=execution_horizon,
             control_rate_hz=ROBOT.control_rate_hz,
             joint_names=list(ROBOT.joints.names),
             camera=ROBOT.camera.name,

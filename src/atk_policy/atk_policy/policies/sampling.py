@@ -74,7 +74,7 @@ class SamplingPolicy(Policy):
         for block in self.trunk:
             hidden = block(hidden + condition)
         result: Tensor = self.head(hidden + condition)
-        return result.unflatten(-1, (self.horizon, self.joints + 1))
+        return result.reshape(*result.shape[:-1], self.horizon, self.joints + 1)
 
     def negative_log_likelihood(
         self, seen: PolicyInput, action: Tensor, noise: Noise | None = None
