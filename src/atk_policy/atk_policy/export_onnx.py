@@ -49,6 +49,48 @@ class _Graph(nn.Module):
         return self.policy.act(PolicyInput(uv_px, visible, robot))
 
 
+def export_policy(policy: Policy, path: Path, *, weights: str = "") -> None:
+    """Write a policy as a graph; a kill at any moment leaves the old file or the new one.
+
+    Args:
+        weights: digest that the graph's metadata is to hold.
+
+    Raises:
+        ExportError: onnx or onnxscript is not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch.onnx needs it and would say so less clearly
+    except ImportError as error:
+        raise ExportError(
+            f"to export, onnx and onnxscript are needed, which cannot be imported ({error}); install them: "
+            "pip install -r requirements/onnx.txt"
+        ) from error
+    history, points = policy.history, policy.keypoints
+    example = (
+        torch.zeros(1, history, points, 2),
+        torch.ones(1, history, points),
+        torch.zeros(1, history, policy.joints + 1),
+    )
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch about its own parts
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program: Any = torch.onnx.export(
+            _Graph(policy).eval(),
+            example,
+            input_names=list(INPUT_NAMES),
+            output_names=[OUTPUT_NAME],
+            dynamo=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    entry = model.metadata_props.add()
+    entry.key, entry.value = WEIGHTS_DIGEST, weights
+    partial = path.with_suffix(".partial")
+    onnx.save(model, str(partial))
+    os.replace(partial, path)
+
+
 def export_onnx(run: RunFolder) -> float:
     """Write policy.onnx beside the weights of a saved run folder.
 
@@ -59,34 +101,8 @@ def export_onnx(run: RunFolder) -> float:
         ExportError: onnx is not installed, or the graph does not give what torch gives.
         RunFolderError: the run folder holds no weights, or onnxruntime is not installed.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch.onnx needs it and would say so less clearly
-    except ImportError as error:
-        raise ExportError(
-            f"to export, onnx and onnxscript are needed, which cannot be imported ({error}); install them: "
-            "pip install -r requirements/onnx.txt"
-        ) from error
-    digest = weights_digest(run.path)
-    example = tuple(torch.from_numpy(array)[None] for array in _random_input(run, np.random.default_rng(0)))
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch about its own parts
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program: Any = torch.onnx.export(
-            _Graph(run.policy).eval(),
-            example,
-            input_names=list(INPUT_NAMES),
-            output_names=[OUTPUT_NAME],
-            dynamo=True,
-            verbose=False,
-        )
-    model = program.model_proto
-    entry = model.metadata_props.add()
-    entry.key, entry.value = WEIGHTS_DIGEST, digest
     path = run.path / ONNX_FILE
-    partial = path.with_suffix(".partial")
-    onnx.save(model, str(partial))
-    os.replace(partial, path)
+    export_policy(run.policy, path, weights=weights_digest(run.path))
     difference = parity(run)
     if not difference <= PARITY_LIMIT:
         path.unlink()

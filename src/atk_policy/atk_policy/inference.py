@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from atk_policy.policies.protocol import PolicyInput
+from atk_policy.policies.protocol import Policy, PolicyInput
 from atk_policy.run_folder import ONNX_FILE, WEIGHTS_FILE, RunFolder, RunFolderError
 
 Array = npt.NDArray[np.float32]
@@ -23,55 +23,76 @@ OUTPUT_NAME = "chunk"
 WEIGHTS_DIGEST = "weights_sha256"  # entry of the graph's metadata: which weights it was made of
 
 
-def torch_inference(run: RunFolder) -> Inference:
+class OnnxRuntimeError(ValueError):
+    """A graph that cannot be run; the message says why and what to do."""
+
+
+def torch_session(policy: Policy) -> Inference:
     """The policy itself."""
 
     def infer(*arrays: Array) -> Array:
         with torch.inference_mode():
             seen = PolicyInput(*(torch.from_numpy(array)[None] for array in arrays))
-            return np.asarray(run.policy.act(seen)[0].numpy())
+            return np.asarray(policy.act(seen)[0].numpy())
 
     return infer
 
 
-def onnx_inference(run: RunFolder) -> Inference:
-    """policy.onnx of the run folder, on one thread: so small a network only loses by handing work to others.
+def onnx_session(path: Path, *, weights: str | None = None) -> Inference:
+    """An exported graph, on one thread: so small a network only loses by handing work to others.
+
+    Args:
+        weights: digest of the weights that it must have been made of.
 
     Raises:
-        RunFolderError: onnxruntime is not installed; the graph is missing, damaged or of other weights.
+        OnnxRuntimeError: onnxruntime is not installed; the graph is damaged, or of other weights.
     """
-    path = run.path / ONNX_FILE
-    again = f"'ros2 run atk_policy export_policy {run.path}'"
-    if not path.is_file():
-        raise RunFolderError(
-            f"{path} does not exist; write it with {again}, or use inference_backend 'torch'"
-        )
     try:
         import onnxruntime
     except ImportError as error:
-        raise RunFolderError(
-            f"inference_backend is 'onnxruntime', which cannot be imported ({error}); install it: "
-            "pip install -r requirements/onnx.txt, or use inference_backend 'torch'"
+        raise OnnxRuntimeError(
+            f"onnxruntime cannot be imported ({error}); install it: pip install -r requirements/onnx.txt, "
+            "or use inference_backend 'torch'"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base but this
-        raise RunFolderError(
-            f"{path} is no graph that onnxruntime can run ({error}); write it again with {again}"
+        raise OnnxRuntimeError(
+            f"it is no graph that onnxruntime can run ({error}); export it again"
         ) from error
-    made_of = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_DIGEST, "")
-    if made_of != weights_digest(run.path):
-        raise RunFolderError(
-            f"{path} was not made of the {WEIGHTS_FILE} beside it; write it again with {again}"
-        )
+    if weights not in (None, session.get_modelmeta().custom_metadata_map.get(WEIGHTS_DIGEST)):
+        raise OnnxRuntimeError(f"it was not made of the {WEIGHTS_FILE} beside it; export it again")
 
     def infer(*arrays: Array) -> Array:
         feed = {name: array[None] for name, array in zip(INPUT_NAMES, arrays, strict=True)}
         return np.asarray(session.run([OUTPUT_NAME], feed)[0][0])
 
     return infer
+
+
+def torch_inference(run: RunFolder) -> Inference:
+    """The policy of a run folder."""
+    return torch_session(run.policy)
+
+
+def onnx_inference(run: RunFolder) -> Inference:
+    """policy.onnx of a run folder.
+
+    Raises:
+        RunFolderError: it is missing or cannot be run, see `onnx_session`.
+    """
+    path = run.path / ONNX_FILE
+    command = f"'ros2 run atk_policy export_policy {run.path}'"
+    if not path.is_file():
+        raise RunFolderError(
+            f"{path} does not exist; write it with {command}, or use inference_backend 'torch'"
+        )
+    try:
+        return onnx_session(path, weights=weights_digest(run.path))
+    except OnnxRuntimeError as error:
+        raise RunFolderError(f"{path}: {error} ({command})") from error
 
 
 INFERENCES: dict[str, Callable[[RunFolder], Inference]] = {

@@ -19,10 +19,10 @@ def scene():
     return make_demonstrations(6, 16, steps=20)
 
 
-def run(scene, *, masked=False, log=lambda step, scalars: None, demonstrations=slice(0, 2), **stage):
+def run(scene, *, masked=False, log=lambda step, scalars: None, **stage):
     made, _, template = scene
     return distill(
-        TrainingData.of(made[demonstrations]),
+        TrainingData.of(made[:2]),
         TrainingData.of(made[4:]),
         template,
         PolicyConfig(horizon=4, sizes={"width": 64, "blocks": 1}),

@@ -1,7 +1,7 @@
 """Keypoints and robot state to one feature vector: the part that all policy classes share.
 
 An encoder takes a `NormalisedInput` and gives (B, width). A point whose mask is 0 says nothing, exactly; the gradient
-with respect to its mask is what including it would change to first order, which is how the mask learns.
+with respect to its mask tells what letting it in would change, which is how the mask learns.
 """
 
 from __future__ import annotations
@@ -53,9 +53,8 @@ class AttentionEncoder(nn.Module):
     points means nothing. The query is the robot token, so the cost is linear in N, and 256 candidates can be chosen from;
     points do not ask one another. The robot token can also attend to itself: there is an answer without any point.
 
-    The mask multiplies the attention weights before they are normalised: softmax_i(l) = m_i exp(l_i) / sum_j m_j exp(l_j).
-    At m_i = 0 the point is absent, and the gradient is exp(l_i) / Z (v_i - mean), the effect of letting it in. Were the token
-    multiplied by its mask as well, that gradient would only know of an empty token, and a dropped point could not come back.
+    The mask takes points out of the attention (`attend`), not out of their tokens: were a token multiplied by its mask as well,
+    the gradient at 0 would only know of an empty token, and a dropped point could not come back.
     """
 
     def __init__(self, keypoints: int, joints: int, history: int, width: int) -> None:
@@ -82,6 +81,30 @@ class AttentionEncoder(nn.Module):
         return result
 
 
+def attend(logits: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Masked softmax attention, differentiable in the mask: sum_i m_i exp(l_i) v_i / Z with Z = sum_j m_j exp(l_j).
+
+    The derivative with respect to an absent point's mask is exp(l_i) / Z (v_i - mean). Where it would take the place of all
+    others that is far more than it could change, and one such step of Adam ends a mask's learning. Scaled by Z / (Z + exp(l_i))
+    it is exactly what letting the point in changes.
+
+    Args:
+        logits: (B, T, h); value: (B, T, h, d); mask: (B, T) of 0 and 1 or None, not all 0.
+
+    Returns:
+        (B, h, d).
+    """
+    weight = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).exp()
+    if mask is not None:
+        present = mask[..., None]
+        absent = (weight * (1.0 - present)).detach()
+        total = (weight * present).sum(-2, keepdim=True).detach()
+        scale = total / (total + absent)
+        weight = weight * (present.detach() + scale * (present - present.detach()))
+    weight = weight / weight.sum(-2, keepdim=True)
+    return (weight[..., None] * value).sum(-3)
+
+
 class _Read(nn.Module):
     """One token looks at all others: multi-head attention, then a residual MLP."""
 
@@ -103,11 +126,7 @@ class _Read(nn.Module):
         query = self.query(self.query_norm(robot)).unflatten(-1, (HEADS, -1))  # (B, h, d)
         key, value = self.key_value(self.token_norm(tokens)).unflatten(-1, (2, HEADS, -1)).unbind(-3)
         logits = (key * query[..., None, :, :]).sum(-1) / math.sqrt(query.shape[-1])  # (B, T, h)
-        weight = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).exp()
-        if mask is not None:
-            weight = weight * mask[..., None]
-        weight = weight / weight.sum(-2, keepdim=True)
-        robot = robot + self.out((weight[..., None] * value).sum(-3).flatten(-2))
+        robot = robot + self.out(attend(logits, value, mask).flatten(-2))
         result: Tensor = robot + self.mlp(robot)
         return result
 
