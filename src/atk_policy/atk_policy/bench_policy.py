@@ -59,7 +59,9 @@ JOINTS = 7
 HORIZON = SelectionConfig().policy.horizon
 KEYPOINTS = (8, 12)
 HISTORIES = (1, 4)
-WARM_UP, CALLS = 30, 400
+EXPORTED = ((8, 1), (12, 4))  # what is exported and shown in the table: the smallest and the largest
+# In rounds, of which the quietest counts: what else the machine does in between is not the policy's.
+WARM_UP, CALLS, ROUNDS = 20, 200, 5
 
 
 @dataclass(frozen=True)
@@ -95,20 +97,23 @@ class Trained:
 
 
 def timed(infer: Inference, keypoints: int, history: int) -> tuple[float, float]:
-    """Median and 95th percentile of a call [ms]."""
+    """Median and 95th percentile of a call [ms], of the quietest round."""
     rng = np.random.default_rng(0)
     arrays = (
         (rng.random((history, keypoints, 2)) * 400).astype(np.float32),
         np.ones((history, keypoints), np.float32),
         rng.random((history, JOINTS + 1)).astype(np.float32),
     )
-    milliseconds = []
-    for _ in range(WARM_UP + CALLS):
-        started = time.perf_counter()
-        infer(*arrays)
-        milliseconds.append(1e3 * (time.perf_counter() - started))
-    p50, p95 = np.percentile(milliseconds[WARM_UP:], [50, 95])
-    return round(float(p50), 3), round(float(p95), 3)
+    quietest = (np.inf, np.inf)
+    for _ in range(ROUNDS):
+        milliseconds = []
+        for _ in range(WARM_UP + CALLS):
+            started = time.perf_counter()
+            infer(*arrays)
+            milliseconds.append(1e3 * (time.perf_counter() - started))
+        p50, p95 = np.percentile(milliseconds[WARM_UP:], [50, 95])
+        quietest = min(quietest, (float(p95), float(p50)))
+    return round(quietest[1], 3), round(quietest[0], 3)
 
 
 def time_inference(name: str, encoder: str, *, onnx: bool) -> list[Timing]:
@@ -119,7 +124,7 @@ def time_inference(name: str, encoder: str, *, onnx: bool) -> list[Timing]:
             name, keypoints=keypoints, joints=JOINTS, horizon=HORIZON, history=history, encoder=encoder
         ).eval()
         sessions = {"torch": torch_session(policy)}
-        if onnx:
+        if onnx and (keypoints, history) in EXPORTED:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "policy.onnx"
                 export_policy(policy, path)
@@ -186,11 +191,11 @@ def train(
     data = TrainingData.of([demonstrations[k] for k in training])
     test = TrainingData.of([demonstrations[k] for k in held_out])
     stage = SelectionConfig().refit.model_copy(update={"steps": steps})
-    started = time.perf_counter()
+    started = time.process_time()  # of one thread: seconds of a core that nobody else uses
     outcome = distill(
         data, None, template_uv_px, config, AugmentationConfig(), stage, masked=False, seed=seed
     )
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     error_mrad = 1e3 * joint_error_by_horizon(outcome, test, config)
     return Trained(
         name,
@@ -207,27 +212,30 @@ def train(
 
 def table(timings: Sequence[Timing], trained: Sequence[Trained]) -> str:
     """Markdown: one row per class and encoder."""
-    backends = list(dict.fromkeys(t.backend for t in timings))
-    heads = [f"{b}, N={n}, K={k}: p50 / p95 [ms]" for b in backends for n, k in product(KEYPOINTS, HISTORIES)]
-    lines = [
-        "| policy | encoder | parameters | "
-        + " | ".join(heads)
-        + " | training [s per 1000 steps] | held-out joint error [mrad] | of the next action [mrad] |",
-        "|---" * (6 + len(heads)) + "|",
+    columns = [(b, *size) for b in dict.fromkeys(t.backend for t in timings) for size in EXPORTED]
+    heads = [
+        "policy",
+        "encoder",
+        "parameters",
+        *(f"{backend}, {n} points, {k} frames: p50 / p95 [ms]" for backend, n, k in columns),
+        "training [s per 1000 steps]",
+        "held-out joint error [mrad]",
+        "of the next action [mrad]",
     ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    times = {(t.policy, t.encoder, t.backend, t.keypoints, t.history): t for t in timings}
     for row in trained:
+        found = [times[row.policy, row.encoder, *column] for column in columns]
         cells = [
-            f"{t.p50_ms:.2f} / {t.p95_ms:.2f}"
-            for b in backends
-            for n, k in product(KEYPOINTS, HISTORIES)
-            for t in timings
-            if (t.policy, t.encoder, t.backend, t.keypoints, t.history) == (row.policy, row.encoder, b, n, k)
+            f"`{row.policy}`",
+            f"`{row.encoder}`",
+            f"{row.parameters:,}",
+            *(f"{t.p50_ms:.2f} / {t.p95_ms:.2f}" for t in found),
+            f"{row.seconds_per_1000_steps}",
+            f"{row.joint_error_mrad}",
+            f"{row.first_mrad}",
         ]
-        lines.append(
-            f"| `{row.policy}` | `{row.encoder}` | {row.parameters} | "
-            + " | ".join(cells)
-            + f" | {row.seconds_per_1000_steps} | {row.joint_error_mrad} | {row.first_mrad} |"
-        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
