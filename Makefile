@@ -8,7 +8,7 @@ ifeq ($(QUICK),1)
   DEMO_SIZE := --demonstrations 20 --episodes 5
 endif
 
-.PHONY: help setup demo test expert benchmark benchmark-check bench faults bench-perception lint clean
+.PHONY: help setup demo test expert benchmark benchmark-check bench faults bench-perception bench-policy lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ faults: setup  ## every fault that a robot may meet, injected in motion: limits,
 
 bench-perception: setup  ## trackers and matchers side by side (DATA=FOLDER: your own labelled video)
 	@$(ENV) python -m atk_perception.bench_perception --output runs/bench_perception $(if $(DATA),--data $(DATA)) $(if $(filter 1,$(QUICK)),--quick)
+
+bench-policy: setup  ## policy classes and encoders side by side: inference, training, held-out error (DATA=BAGS RUN=RUN_FOLDER: on yours)
+	@$(ENV) python -m atk_policy.bench_policy --output runs/bench_policy $(if $(DATA),--demonstrations $(DATA) --run-folder $(RUN)) $(if $(filter 1,$(QUICK)),--steps 200)
 
 lint: setup  ## linters and types only
 	@$(ENV) tools/test.sh lint

@@ -41,7 +41,7 @@ KEY_OF_IMPORT = {
 
 
 # Imported where they are installed, and only there; without them the rest works.
-OPTIONAL = {"foxglove_msgs", "lerobot"}
+OPTIONAL = {"foxglove_msgs", "lerobot", "onnx", "onnxruntime", "onnxscript", "wandb"}
 
 
 def dependencies(package: str) -> set[str]:

@@ -17,23 +17,25 @@ in one vectorised run, so the choice depends less on the luck of one run. What i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from atk_policy.best_weights import BestWeights
 from atk_policy.checkpoint import load_checkpoint, save_checkpoint
 from atk_policy.demonstrations import Demonstration
 from atk_policy.mask import KeypointMask
-from atk_policy.policies import DEFAULT_POLICY, make_policy
-from atk_policy.policies.protocol import Policy, PolicyInput, Statistics, encode_action
+from atk_policy.policies import DEFAULT_POLICY, check_policy, make_policy
+from atk_policy.policies.encoders import DEFAULT_ENCODER
+from atk_policy.policies.protocol import Noise, Policy, PolicyInput, Statistics, encode_action
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -45,6 +47,8 @@ UV_SCALE_MIN_PX = 16.0
 # The same for robot and actions: encoder noise [rad, m] must not be blown up to unit size.
 ROBOT_SCALE_MIN = 0.01
 ACTION_SCALE_MIN = 0.005
+# The loss of a sampling policy is measured at the same noise every time, or its curve would tell of the draw.
+EVALUATION_SEED = 0
 
 
 class _Config(BaseModel):
@@ -54,11 +58,17 @@ class _Config(BaseModel):
 class PolicyConfig(_Config):
     """Which policy, and how it sees time."""
 
-    name: str = DEFAULT_POLICY
+    name: str = DEFAULT_POLICY  # atk_policy.policies
+    encoder: str = DEFAULT_ENCODER  # atk_policy.policies.encoders
     horizon: Count = 16  # 0.8 s at 20 Hz: longer than an expert's pause, so that a chunk leads out of it
     history: Count = 1
     history_stride: Count = 1  # control periods between two frames of history
     sizes: dict[str, int] = {}  # of the policy class, such as width and blocks
+
+    @model_validator(mode="after")
+    def _exists(self) -> PolicyConfig:
+        check_policy(self.name, self.encoder, self.sizes)
+        return self
 
 
 class AugmentationConfig(_Config):
@@ -87,6 +97,10 @@ class StageConfig(_Config):
     alpha: NotNegative = 0.0
     warm_up: Probability = 0.0  # share of the steps before the mask begins to learn
     cross_fit: bool = True  # the mask learns on demonstrations that the policy does not; see above
+    # Which weights are kept: the last, or those of the record with the smallest held-out action error. With a mask only the
+    # last: while it takes points away the error can only rise.
+    keep: Literal["last", "best"] = "last"
+    patience: Annotated[int, Field(ge=0)] = 0  # end after so many records without a better one; 0: never
 
 
 class DistillationHistory(_Config):
@@ -95,8 +109,17 @@ class DistillationHistory(_Config):
     step: list[int] = []
     train: list[float] = []
     held_out: list[float] = []
+    held_out_error: list[
+        float
+    ] = []  # mean |error| of the normalised action chunk, comparable between policy classes
+    best_step: int | None = None  # of the weights that were kept, when those are the best
     kept: list[float] = []  # E |m|_1
     retention: list[list[float]] = []  # (records, C)
+
+    def kept_record(self) -> tuple[float, float, float]:
+        """(train, held-out, held-out action error) of the record whose weights were kept."""
+        at = -1 if self.best_step is None else self.step.index(self.best_step)
+        return self.train[at], self.held_out[at], self.held_out_error[at]
 
 
 @dataclass(frozen=True)
@@ -233,6 +256,7 @@ class Distilled:
 
 
 Report = Callable[[float, str], None]
+Log = Callable[[int, Mapping[str, float]], None]
 
 
 def distill(
@@ -246,6 +270,7 @@ def distill(
     masked: bool,
     seed: int,
     report: Report = lambda fraction, detail: None,
+    log: Log = lambda step, scalars: None,
     checkpoint: Path | None = None,
     records: int = 40,
 ) -> Distilled:
@@ -255,21 +280,33 @@ def distill(
         train, held_out: frames; the held-out ones are only ever measured.
         template_uv_px: (N, 2).
         report: called now and then with (share done, one line); what it raises ends the training.
+        log: called as often with (step, scalars by name), see training_log.py.
         checkpoint: file to continue from when it exists and to write now and then; a run that is
             continued ends with the weights of an unbroken one.
         records: how many points the curves have.
+
+    Raises:
+        ValueError: a stage with a mask that is to keep its best weights or to end early.
     """
+    if masked and (stage.keep != "last" or stage.patience):
+        raise ValueError(
+            "with a mask only the last weights can be kept, after all steps: the error rises as points go"
+        )
     run = _Run(train, template_uv_px, policy_config, augmentation_config, stage, masked=masked, seed=seed)
     every = max(1, stage.steps // records)
     if checkpoint is not None and checkpoint.is_file():
         run.restore(checkpoint)
-    while run.step < stage.steps:
+    while run.step < stage.steps and not run.best.exhausted:
         loss = run.advance()
         if run.step % every == 0 or run.step == stage.steps:
-            held_out_loss = run.evaluate(held_out) if held_out is not None else float("nan")
-            run.record(loss, held_out_loss)
+            held_out_loss, held_out_error = float("nan"), float("nan")
+            if held_out is not None:
+                held_out_loss, held_out_error = run.evaluate(held_out), run.action_error(held_out)
+            run.record(loss, held_out_loss, held_out_error)
             kept = f", {run.history.kept[-1]:.1f} points" if masked else ""
-            report(run.step / stage.steps, f"loss {loss:.3f}, held out {held_out_loss:.3f}{kept}")
+            ends = ", no longer improves" if run.best.exhausted else ""
+            report(run.step / stage.steps, f"loss {loss:.3f}, held out {held_out_loss:.3f}{kept}{ends}")
+            log(run.step, run.scalars())
             if checkpoint is not None:
                 run.save(checkpoint)
     return Distilled(run.policies(), None if run.mask is None else run.mask.phi.detach().clone(), run.history)
@@ -305,6 +342,7 @@ class _Run:
                     joints=size - 1,
                     horizon=policy_config.horizon,
                     history=policy_config.history,
+                    encoder=policy_config.encoder,
                     **policy_config.sizes,
                 )
                 member.set_statistics(statistics)
@@ -325,6 +363,7 @@ class _Run:
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99))
         self._peak_rates = [group["lr"] for group in groups]
         self.history = DistillationHistory()
+        self.best = BestWeights(stage.patience)
         self.step = 0
 
     # -- training --------------------------------------------------------------------------------
@@ -368,21 +407,37 @@ class _Run:
         if self.mask is not None:
             drawn = self.mask.sample((len(frames), batch), generator)
             seen = seen._replace(mask=drawn if mask_learns else drawn.detach())
-        return self._losses(parameters, seen, self._train.chunks(index, config.horizon)).mean(dim=1)
+        noise = self._noise((len(frames), batch), generator)
+        return self._losses(parameters, seen, self._train.chunks(index, config.horizon), noise).mean(dim=1)
 
-    def _losses(self, parameters: dict[str, Tensor], seen: PolicyInput, action: Tensor) -> Tensor:
-        """(S, B) -log pi of every member on its own batch."""
+    def _noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Noise | None:
+        """What a policy that samples needs for `shape` samples; nothing is drawn for the others."""
         skeleton = self._members[0]
+        if not skeleton.samples:
+            return None
+        chunk = torch.randn((*shape, skeleton.horizon, skeleton.joints + 1), generator=generator)
+        return Noise(chunk, torch.rand(shape, generator=generator))
 
-        def one(state: dict[str, Tensor], buffers: dict[str, Tensor], *arrays: Tensor) -> Tensor:
-            *inputs, target = arrays
+    def _losses(
+        self, parameters: dict[str, Tensor], seen: PolicyInput, action: Tensor, noise: Noise | None
+    ) -> Tensor:
+        """(S, B) -log pi of every member on its own batch."""
+        return self._each(_Likelihood(self._members[0]), parameters, seen, action, *(noise or ()))
+
+    def _each(
+        self, module: nn.Module, parameters: dict[str, Tensor], seen: PolicyInput, *arrays: Tensor
+    ) -> Tensor:
+        """(S, ...) `module` around each member, on inputs and arrays (S, ...)."""
+
+        def one(state: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+            given, others = inputs[: len(present)], inputs[len(present) :]
             result: Tensor = functional_call(
-                _Likelihood(skeleton), _prefixed(state, buffers), (PolicyInput(*inputs), target)
+                module, _prefixed(state, buffers), (PolicyInput(*given), *others)
             )
             return result
 
-        inputs = [value for value in seen if value is not None]
-        return vmap(one)(parameters, self._buffers, *inputs, action)
+        present = [value for value in seen if value is not None]
+        return vmap(one)(parameters, self._buffers, *present, *arrays)
 
     def _set_learning_rates(self) -> None:
         """Cosine to a twentieth, after a short linear rise."""
@@ -397,35 +452,69 @@ class _Run:
     @torch.no_grad()
     def evaluate(self, data: TrainingData) -> float:
         """Mean -log pi of the running-mean weights on all frames, without noise, under the hard mask."""
-        config = self._policy_config
+        generator = torch.Generator().manual_seed(EVALUATION_SEED)
         total = 0.0
+        for seen, action in self._measured(data):
+            noise = self._noise((1, action.shape[1]), generator)
+            if noise is not None:
+                noise = Noise(*(value.expand(self._stage.members, *value.shape[1:]) for value in noise))
+            total += float(self._losses(self._ema, seen, action, noise).mean(0).sum())
+        return total / len(data)
+
+    @torch.no_grad()
+    def action_error(self, data: TrainingData) -> float:
+        """Mean |error| of the normalised chunk that is acted, by the same weights on the same frames."""
+        total = 0.0
+        for seen, action in self._measured(data):
+            error = self._each(_ActionError(self._members[0]), self._ema, seen, action)
+            total += float(error.mean(0).sum())
+        return total / len(data)
+
+    def _measured(self, data: TrainingData) -> Iterator[tuple[PolicyInput, Tensor]]:
+        """All frames and their chunks, the same for every member, under the hard mask."""
+        config, members = self._policy_config, self._stage.members
         for index in torch.split(torch.arange(len(data)), 1024):
             seen = data.seen(index, config.history, config.history_stride)
             action = data.chunks(index, config.horizon)
             if self.mask is not None:
                 seen = seen._replace(mask=self.mask.hard().float().expand(len(index), -1))
-            members = self._stage.members
             wide = PolicyInput(
                 *(None if v is None else v.expand(members, *v.shape) for v in seen)  # type: ignore[arg-type]
             )
-            total += float(self._losses(self._ema, wide, action.expand(members, *action.shape)).mean(0).sum())
-        return total / len(data)
+            yield wide, action.expand(members, *action.shape)
 
-    def record(self, train: float, held_out: float) -> None:
+    def record(self, train: float, held_out: float, held_out_error: float) -> None:
         """Append to the curves."""
         history = self.history
         history.step.append(self.step)
         history.train.append(train)
         history.held_out.append(held_out)
+        history.held_out_error.append(held_out_error)
         if self.mask is not None:
             retention = self.mask.retention()
             history.kept.append(float(retention.sum()))
             history.retention.append([round(float(r), 4) for r in retention])
+        if self._stage.keep == "best" or self._stage.patience:
+            self.best.consider(self.step, held_out_error, self._ema)
+            if self._stage.keep == "best":
+                self.history = history.model_copy(update={"best_step": self.best.step})
+
+    def scalars(self) -> dict[str, float]:
+        """The newest record, for a log."""
+        history = self.history
+        scalars = {"loss/train": history.train[-1], "learning_rate": self._optimiser.param_groups[0]["lr"]}
+        if not math.isnan(history.held_out[-1]):
+            scalars["loss/held_out"] = history.held_out[-1]
+            scalars["action_error/held_out"] = history.held_out_error[-1]
+        if history.kept:
+            scalars["expected_points"] = history.kept[-1]
+        return scalars
 
     def policies(self) -> list[Policy]:
-        """Every member with its running-mean weights."""
+        """Every member with its running-mean weights, the last or the best."""
+        kept = self.best.or_else(self._ema) if self._stage.keep == "best" else self._ema
         for number, member in enumerate(self._members):
-            member.load_state_dict({k: v[number] for k, v in self._ema.items()}, strict=False)
+            member.load_state_dict({k: v[number] for k, v in kept.items()}, strict=False)
             member.eval()
         return self._members
 
@@ -440,7 +529,9 @@ class _Run:
             tensors["phi"] = self.mask.phi.detach()
         for number, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{k}": v for k, v in state.items()}
-        save_checkpoint(path, tensors, {"step": self.step, "history": self.history.model_dump()})
+        tensors |= self.best.tensors()
+        facts = {"step": self.step, "history": self.history.model_dump(), "best": self.best.facts()}
+        save_checkpoint(path, tensors, facts)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of the same run."""
@@ -460,6 +551,7 @@ class _Run:
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
         self.step = int(facts["step"])
         self.history = DistillationHistory.model_validate(facts["history"])
+        self.best.restore(tensors, facts["best"])
 
 
 def _folds(data: TrainingData, members: int, cross_fit: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -483,8 +575,20 @@ class _Likelihood(nn.Module):
         super().__init__()
         self.policy = policy
 
+    def forward(self, seen: PolicyInput, action: Tensor, *noise: Tensor) -> Tensor:
+        return self.policy.negative_log_likelihood(seen, action, Noise(*noise) if noise else None)
+
+
+class _ActionError(nn.Module):
+    """A policy's mean |error| of the normalised chunk, (B,), as a forward pass."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
     def forward(self, seen: PolicyInput, action: Tensor) -> Tensor:
-        return self.policy.negative_log_likelihood(seen, action)
+        policy = self.policy
+        return (policy.target(seen, policy.act(seen)) - policy.target(seen, action)).abs().mean(dim=(-2, -1))
 
 
 def _prefixed(*states: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -27,6 +27,11 @@ def write_run_folder(
     name: str = "cups",
     haste_rad: float = 0.02,
     robot: RobotDescription = ROBOT,
+    policy_name: str = "mlp",
+    encoder: str = "concat",
+    history: int = 1,
+    execution_horizon: int = 1,
+    ensemble_decay: float = 0.2,
 ) -> RunFolder:
     """Write and return a run folder whose policy moves the robot some `haste_rad` from where it is.
 
@@ -34,11 +39,12 @@ def write_run_folder(
     """
     torch.manual_seed(0)
     policy = make_policy(
-        "mlp",
+        policy_name,
         keypoints=keypoints * len(robot.cameras),
         joints=robot.joint_count,
         horizon=HORIZON,
-        history=1,
+        history=history,
+        encoder=encoder,
         **SIZES,
     )
     policy.action_scale.fill_(haste_rad)
@@ -61,14 +67,16 @@ def write_run_folder(
         sets[0],
         policy.eval(),
         PolicyFile(
-            policy="mlp",
-            sizes=SIZES,
+            policy=policy_name,
+            encoder=encoder,
+            sizes=policy.sizes,
             **SeenSet.of(sets[0]).model_dump(),
             more_cameras=[SeenSet.of(points) for points in sets[1:]],
             horizon=HORIZON,
-            history=1,
+            history=history,
             history_stride=1,
-            ensemble_decay=0.2,
+            ensemble_decay=ensemble_decay,
+            execution_horizon=execution_horizon,
             control_rate_hz=robot.control_rate_hz,
             joint_names=list(robot.joints.names),
             matcher="sift",

@@ -86,7 +86,7 @@ def test_members_of_an_ensemble_run_as_one():
 
 
 def test_an_unknown_policy_or_size_is_named():
-    with pytest.raises(ValueError, match=r"unknown policy 'cnn'; known: mlp"):
+    with pytest.raises(ValueError, match=r"unknown policy 'cnn'; known: diffusion, flow, gaussian, mlp"):
         make_policy("cnn")
     with pytest.raises(ValueError, match="depth"):
         make_policy("mlp", keypoints=N, joints=J, horizon=H, history=K, depth=3)

@@ -56,10 +56,15 @@ class Graph:
     """A policy node process, and the tracker's and the robot's side of its topics."""
 
     def __init__(
-        self, run_folder: Path, domain_id: int, robot: Path = ROBOT_PATH, hold_limit_s: float = 2.0
+        self,
+        run_folder: Path,
+        domain_id: int,
+        robot: Path = ROBOT_PATH,
+        hold_limit_s: float = 2.0,
+        parameters: tuple[str, ...] = (),
     ) -> None:
         limit = f"hold_limit_s:={hold_limit_s}"
-        self.process = start_policy_node(run_folder, limit, domain_id=domain_id, robot=robot)
+        self.process = start_policy_node(run_folder, limit, *parameters, domain_id=domain_id, robot=robot)
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain_id)
         self.node = Node("test_graph", context=self.context)
@@ -401,3 +406,36 @@ def test_a_run_folder_of_a_future_format_ends_the_process_with_what_to_do(run_fo
     log, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "format_version 2; this release reads 1" in log
+
+
+def test_the_exported_graph_drives_the_arm_where_the_parameter_says_so(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="pip install -r requirements/onnx.txt")
+    from atk_policy.export_onnx import export_onnx
+
+    run = write_run_folder(tmp_path / "run")
+    export_onnx(run)
+    graph = Graph(run.path, DOMAIN_ID + 1, parameters=("inference_backend:=onnxruntime",))
+    try:
+        graph.start()
+        answers = [graph.answer() for _ in range(4)]
+        assert {answer.state for answer in answers} == {PolicyStatus.RUNNING}
+        assert np.isfinite(arm_commands(graph)).all()
+        assert np.abs(np.array(answers[-1].command) - np.array(answers[0].command))[:-1].max() > 0.0
+    finally:
+        graph.close()
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("onnxruntime", "policy.onnx does not exist; write it with 'ros2 run atk_policy export_policy"),
+        ("tpu", "unknown inference_backend 'tpu'; known: onnxruntime, torch"),
+    ],
+)
+def test_a_backend_that_cannot_run_is_named_in_the_log(tmp_path, backend, expected):
+    run = write_run_folder(tmp_path / "run")
+    process = start_policy_node(run.path, f"inference_backend:={backend}", domain_id=DOMAIN_ID)
+    log, _ = process.communicate(timeout=150)
+    assert process.returncode == 1
+    assert expected in log

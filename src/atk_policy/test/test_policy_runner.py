@@ -255,3 +255,25 @@ def test_the_same_frames_give_the_same_commands(run):
         runner.start()
         commands.append([runner.step(frame(k)).command for k in range(8)])
     assert np.array_equal(commands[0], commands[1])
+
+
+@pytest.mark.parametrize("execution_horizon", [1, 3])
+def test_a_chunk_is_followed_for_as_long_as_the_run_folder_says(tmp_path, execution_horizon):
+    """Receding horizon; a lost frame does not shift what is followed, and a hold infers anew."""
+    run = write_run_folder(tmp_path / "run", execution_horizon=execution_horizon, ensemble_decay=50.0)
+    runner = PolicyRunner(run, ROBOT)
+    runner.start()
+    inferred = []
+    for k in [0, 1, 2, 3, 4, 5, 7, 8]:
+        assert runner.step(frame(k)).state is RunState.RUNNING
+        inferred.append(runner.last_chunk is not None)
+    expected = [True] * 8 if execution_horizon == 1 else [True, False, False, True, False, False, True, False]
+    assert inferred == expected
+    runner.step(frame(9, state=TrackerState.LOST))
+    assert runner.step(frame(10)).state is RunState.RUNNING
+    assert runner.last_chunk is not None
+
+
+def test_an_unknown_inference_backend_is_named(run):
+    with pytest.raises(ValueError, match=r"unknown inference_backend 'tpu'; known: onnxruntime, torch"):
+        PolicyRunner(run, ROBOT, inference_backend="tpu")

@@ -7,6 +7,7 @@ import torch
 import yaml
 from run_folders import ROBOT, TWO_CAMERAS, write_run_folder
 
+from atk_policy.checkpoint import load_checkpoint
 from atk_policy.policies.protocol import PolicyInput
 from atk_policy.run_folder import POLICY_FILE, ROBOT_FILE, WEIGHTS_FILE, RunFolder, RunFolderError
 
@@ -27,6 +28,41 @@ def test_what_is_saved_is_what_is_loaded(run):
     assert loaded.file == run.file
     assert loaded.robot == ROBOT
     assert loaded.keypoint_set.ids.tolist() == [10, 11, 12, 13]
+
+
+@pytest.mark.parametrize("encoder", ["concat", "attention"])
+@pytest.mark.parametrize("policy", ["mlp", "gaussian", "diffusion", "flow"])
+def test_every_policy_survives_the_way(tmp_path, policy, encoder):
+    run = write_run_folder(tmp_path / "run", policy_name=policy, encoder=encoder, history=2)
+    loaded = RunFolder.load(run.path)
+    seen = PolicyInput(torch.rand(3, 2, 4, 2) * 300, torch.ones(3, 2, 4), torch.zeros(3, 2, 8))
+    assert type(loaded.policy) is type(run.policy)
+    assert torch.equal(loaded.policy.act(seen), run.policy.act(seen))
+
+
+def test_what_release_0_wrote_is_still_read(run):
+    """policy.yaml without encoder and execution_horizon, and the names of the weights."""
+    content = yaml.safe_load((run.path / POLICY_FILE).read_text())
+    del content["encoder"], content["execution_horizon"]
+    (run.path / POLICY_FILE).write_text(yaml.safe_dump(content))
+    loaded = RunFolder.load(run.path)
+    assert (loaded.file.encoder, loaded.file.execution_horizon) == ("concat", 1)
+    tensors, _ = load_checkpoint(run.path / WEIGHTS_FILE)
+    assert {"embed.weight", "embed.bias", "trunk.0.inner.weight", "head.1.weight"} <= tensors.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"policy": "cnn"}, "unknown policy 'cnn'; known: diffusion, flow, gaussian, mlp"),
+        ({"encoder": "sum"}, "unknown encoder 'sum'; known: attention, concat"),
+        ({"execution_horizon": 7}, "execution_horizon is 7, but a chunk has only 6"),
+    ],
+)
+def test_what_this_release_does_not_have_is_named(run, changes, match):
+    edit(run.path / POLICY_FILE, **changes)
+    with pytest.raises(RunFolderError, match=match):
+        RunFolder.load(run.path)
 
 
 @pytest.mark.parametrize("name", [POLICY_FILE, WEIGHTS_FILE, ROBOT_FILE, "keypoints.yaml", "template.png"])

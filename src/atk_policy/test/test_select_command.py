@@ -171,6 +171,36 @@ def test_select_survives_a_kill_and_its_run_folder_is_evaluated(bags, tmp_path):
     assert len(list((tmp_path / "offline").glob("*.png"))) == 5
 
 
+def test_another_policy_class_goes_all_the_way_to_the_robot(bags, tmp_path):
+    """Named in the settings, trained, reported, loaded and run."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                **SMALL,
+                "policy": {**SMALL["policy"], "name": "flow", "encoder": "attention", "history": 2},
+                "execution_horizon": 2,
+                "held_out": 0.0,
+            }
+        )
+    )
+    run = select_keypoints([bags], tmp_path / "run", ROBOT, SelectionConfig.load(file), workers=1)
+    metrics = json.loads((run.path / "report" / "metrics.json").read_text())
+    assert (metrics["policy"], metrics["encoder"]) == ("flow", "attention")
+    curves = metrics["curves"]["refit"]
+    assert curves["step"][-1] == 60
+    assert len(curves["step"]) == len(curves["train"]) == len(curves["held_out_error"])
+    assert curves["train"][-1] < curves["train"][0]
+    assert curves["held_out_error"] == [None] * len(curves["step"]), "of 3 demonstrations none is held out"
+    loaded = RunFolder.load(run.path)
+    assert loaded.file.execution_horizon == 2
+    assert loaded.policy.encoder_name == "attention"
+    replayed = replay(find_bags([bags])[0], loaded, ROBOT)
+    inferred = np.isfinite(replayed.chunk).all(axis=(1, 2))
+    assert 2 <= inferred.sum() <= STEPS / 2 + 1, "every second frame"
+    assert np.isfinite(replayed.commanded[np.flatnonzero(inferred)[0] :]).all()
+
+
 def test_what_is_cancelled_in_the_progress_ends_and_its_tracks_are_kept(bags, tmp_path):
     class Cancelled(Exception):
         pass
@@ -283,6 +313,14 @@ def test_candidates_gather_where_the_first_images_differ():
     [
         ("alpha: 1", "alpha"),
         ("select: {alpha: -1}", "alpha"),
+        ("policy: {name: cnn}", "unknown policy 'cnn'; known: diffusion, flow, gaussian, mlp"),
+        ("policy: {encoder: sum}", "unknown encoder 'sum'"),
+        ("policy: {name: flow, sizes: {depth: 3}}", "no size 'depth'; its sizes and their defaults: width"),
+        ("policy: {sizes: {width: 0}}", "size 'width' of policy 'mlp' is 0"),
+        ("{execution_horizon: 9, policy: {horizon: 8}}", "execution_horizon is 9, but a chunk has only 8"),
+        ("select: {keep: best}", "Give keep and patience to refit"),
+        ("refit: {keep: first}", "keep"),
+        ("log: {tensorbord: true}", "tensorbord"),
         ("candidates: 3", "candidates"),
         ("[", "YAML|used"),
     ],

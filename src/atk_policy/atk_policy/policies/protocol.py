@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+# A wild estimate of an unseen point must not swamp the others: beyond this many scales it says nothing.
+UV_LIMIT = 5.0
 
 
 class PolicyInput(NamedTuple):
@@ -43,11 +46,40 @@ class Statistics(NamedTuple):
     action_scale: Tensor
 
 
+class NormalisedInput(NamedTuple):
+    """A `PolicyInput` in the units that networks like: what an encoder takes (encoders.py).
+
+    Attributes:
+        points: (B, K, N, 3) u and v in scales from the mean, clamped to +-UV_LIMIT, and the flag: +1 seen, -1 not.
+        robot: (B, K, J + 1) in scales from the mean.
+        mask: (B, N) as in `PolicyInput`, or None.
+    """
+
+    points: Tensor
+    robot: Tensor
+    mask: Tensor | None
+
+
+class Noise(NamedTuple):
+    """The random numbers at which the loss of a sampling policy is looked at.
+
+    They are handed in, never drawn inside: so training draws them from the one generator that its checkpoint holds, and the
+    loss stays a plain function, which is what `torch.func.vmap` over several policies needs.
+
+    Attributes:
+        chunk: (B, H, J + 1) standard normal.
+        time: (B,) uniform in [0, 1).
+    """
+
+    chunk: Tensor
+    time: Tensor
+
+
 class Policy(nn.Module, ABC):
     """A policy class fills in the three methods below; normalisation and its buffers are shared.
 
     Everything that a trained policy is, normalisation included, is in its state_dict, and what it takes to build
-    it again in `sizes`: the arguments of its class beyond those below.
+    it again in `sizes` and `encoder_name`: the arguments of its class beyond those below.
 
     Args:
         keypoints: N.
@@ -56,7 +88,11 @@ class Policy(nn.Module, ABC):
         history: K, frames that the policy sees.
     """
 
+    # Whether the loss needs `Noise`, and `act` begins at a noise that the policy holds (see sampling.py).
+    samples: ClassVar[bool] = False
+
     sizes: dict[str, int]
+    encoder_name: str
     uv_mean_px: Tensor
     uv_scale_px: Tensor
     robot_mean: Tensor
@@ -84,16 +120,35 @@ class Policy(nn.Module, ABC):
         for name, value in statistics._asdict().items():
             getattr(self, name).copy_(value)
 
+    def normalised(self, seen: PolicyInput) -> NormalisedInput:
+        """What the encoder takes."""
+        uv = ((seen.uv_px - self.uv_mean_px) / self.uv_scale_px).clamp(-UV_LIMIT, UV_LIMIT)
+        points = torch.cat([uv, 2.0 * seen.visible[..., None] - 1.0], dim=-1)
+        return NormalisedInput(points, (seen.robot - self.robot_mean) / self.robot_scale, seen.mask)
+
+    def target(self, seen: PolicyInput, action: Tensor) -> Tensor:
+        """(B, H, J + 1) absolute chunk -> normalised encoded chunk: what the network predicts."""
+        return (encode_action(action, seen.robot[..., -1, :]) - self.action_mean) / self.action_scale
+
+    def chunk(self, seen: PolicyInput, predicted: Tensor) -> Tensor:
+        """Inverse of `target`."""
+        return decode_action(predicted * self.action_scale + self.action_mean, seen.robot[..., -1, :])
+
     @abstractmethod
-    def negative_log_likelihood(self, seen: PolicyInput, action: Tensor) -> Tensor:
+    def negative_log_likelihood(
+        self, seen: PolicyInput, action: Tensor, noise: Noise | None = None
+    ) -> Tensor:
         """-log pi(action given seen) per sample, (B,), as the mean over the chunk's H (J + 1) values.
 
-        `action` is (B, H, J + 1), absolute.
+        `action` is (B, H, J + 1), absolute. A class that samples needs `noise` and answers what stands for -log pi at it.
         """
 
     @abstractmethod
     def act(self, seen: PolicyInput) -> Tensor:
-        """(B, H, J + 1) absolute joint positions [rad] and gripper opening [m], one per control period."""
+        """(B, H, J + 1) absolute joint positions [rad] and gripper opening [m], one per control period.
+
+        The same input gives the same chunk, whatever the class: a replay must give a run's commands again.
+        """
 
 
 def encode_action(action: Tensor, robot_now: Tensor) -> Tensor:
