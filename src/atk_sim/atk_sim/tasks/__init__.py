@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from atk_sim.tasks.grape_oven import GrapeOven
+from atk_sim.tasks.pan_filling import PanFilling
 from atk_sim.tasks.protocol import Task
 from atk_sim.tasks.sushi import SushiPickAndPlace
 
-TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), GrapeOven(), PanFilling())}
 
 
 def make_task(name: str) -> Task:
