@@ -27,6 +27,8 @@ DISTURBANCES = ("RP", "RB", "RO", "Light")
 TABLE_HALF_M = (0.55, 0.75, 0.02)
 TABLE_CENTRE_M = (0.45, 0.0, -0.02)
 DISTRACTOR_COUNT = (3, 6)
+# Where distractors may stand, (x, y) of two corners [m], unless the task says otherwise (`protocol.Furnished`).
+DISTRACTOR_AREA_M = ((0.30, -0.32), (0.64, 0.36))
 
 
 def check_disturbance(name: str) -> None:
@@ -64,7 +66,12 @@ def add_background(spec: mujoco.MjSpec, disturbance: str, seed: int) -> None:
 
 
 def add_distractors(
-    spec: mujoco.MjSpec, layout: Layout, disturbance: str, seed: int, clearance_m: float
+    spec: mujoco.MjSpec,
+    layout: Layout,
+    disturbance: str,
+    seed: int,
+    clearance_m: float,
+    area_m: tuple[tuple[float, float], tuple[float, float]] = DISTRACTOR_AREA_M,
 ) -> None:
     """(RO) Objects of random shape, size and look where they hide and block nothing."""
     if not includes(disturbance, "RO"):
@@ -78,7 +85,7 @@ def add_distractors(
         half = rng.uniform(0.015, 0.035, 3)
         radius_m = float(np.hypot(half[0], half[1]))
         for _ in range(200):
-            xy = rng.uniform((0.30, -0.32), (0.64, 0.36))
+            xy = rng.uniform(*area_m)
             place = Placement(
                 f"distractor_{number}", (*xy, 0.0), float(rng.uniform(-np.pi, np.pi)), radius_m, 2 * half[2]
             )

@@ -70,7 +70,9 @@ def oven_door(width: int = 768, height: int = 512, seed: int = 103) -> Texture:
     _words(face, "ATK", (width // 2 - 52, 52), 1.5, CHILLI)
     _words(face, "bake 220", (30, height - 26), 0.9, INK)
     _words(face, "No. 7", (width - 130, height - 26), 0.9, TEAL)
-    back = to_texture(blend(cv2.resize(value_noise(rng, 256, 6), (width, height)), (58, 56, 58), (92, 88, 86)))
+    back = to_texture(
+        blend(cv2.resize(value_noise(rng, 256, 6), (width, height)), (58, 56, 58), (92, 88, 86))
+    )
     _speckle(back, rng, 900, (1.5, 8.0), ((196, 192, 184), (150, 140, 128), (24, 24, 26), (148, 86, 52)))
     picture = np.hstack([face, back])
     picture.setflags(write=False)
@@ -84,7 +86,9 @@ def _motif(
     centre = (round(float(at[0])), round(float(at[1])))
     radius = max(round(size / 2), 3)
     if kind == 0:
-        cv2.ellipse(canvas, centre, (round(size), max(round(size / 3), 2)), turn, 0, 360, LEAF, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            canvas, centre, (round(size), max(round(size / 3), 2)), turn, 0, 360, LEAF, -1, cv2.LINE_AA
+        )
         cv2.ellipse(canvas, centre, (round(size), 1), turn, 0, 360, CREAM, 1, cv2.LINE_AA)
     elif kind == 1:
         cv2.circle(canvas, centre, radius, CHILLI, -1, cv2.LINE_AA)
@@ -110,14 +114,26 @@ def _motif(
             for side in (-1, 1):
                 leaf = at + along * size * way + side * 0.25 * size * np.array([-way[1], way[0]])
                 spot = (round(float(leaf[0])), round(float(leaf[1])))
-                cv2.ellipse(canvas, spot, (max(round(size / 5), 2), 2), turn + 40 * side, 0, 360, LEAF, -1, cv2.LINE_AA)
+                cv2.ellipse(
+                    canvas,
+                    spot,
+                    (max(round(size / 5), 2), 2),
+                    turn + 40 * side,
+                    0,
+                    360,
+                    LEAF,
+                    -1,
+                    cv2.LINE_AA,
+                )
 
 
 @lru_cache
 def oven_panel(width: int = 768, height: int = 160, seed: int = 107) -> Texture:
     """The strip with the knobs: brushed steel, printed scales and signs."""
     rng = np.random.default_rng(seed)
-    brushed = cv2.resize(rng.random((height, 12), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    brushed = cv2.resize(
+        rng.random((height, 12), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     canvas = to_texture(blend(np.clip(brushed, 0, 1), (150, 152, 154), (188, 190, 192)))
     _speckle(canvas, rng, 120, (1.0, 3.0), ((110, 110, 112), (214, 214, 214)))
     for centre, words in ((width // 6, "TIMER"), (width // 2, "HEAT"), (5 * width // 6, "GRILL")):
@@ -125,7 +141,9 @@ def oven_panel(width: int = 768, height: int = 160, seed: int = 107) -> Texture:
             way = np.array([np.cos(angle), np.sin(angle)])
             inner, outer = (np.array([centre, 78]) + reach * way for reach in (48, 62))
             colour = CHILLI if step > 7 else INK
-            cv2.line(canvas, (int(inner[0]), int(inner[1])), (int(outer[0]), int(outer[1])), colour, 4, cv2.LINE_AA)
+            cv2.line(
+                canvas, (int(inner[0]), int(inner[1])), (int(outer[0]), int(outer[1])), colour, 4, cv2.LINE_AA
+            )
         _words(canvas, words, (centre - 46, 150), 0.9, INK)
     picture = np.hstack([canvas, canvas[:, ::-1]])
     picture.setflags(write=False)
@@ -136,7 +154,9 @@ def oven_panel(width: int = 768, height: int = 160, seed: int = 107) -> Texture:
 def tray(width: int = 512, height: int = 384, seed: int = 109) -> Texture:
     """A baking tray that has seen use: dark steel, stains, a stamped grid."""
     rng = np.random.default_rng(seed)
-    canvas = to_texture(blend(cv2.resize(value_noise(rng, 256, 5), (width, height)), (66, 62, 60), (112, 106, 100)))
+    canvas = to_texture(
+        blend(cv2.resize(value_noise(rng, 256, 5), (width, height)), (66, 62, 60), (112, 106, 100))
+    )
     for x in range(24, width, 48):
         cv2.line(canvas, (x, 0), (x, height), (140, 136, 130), 3, cv2.LINE_AA)
     for y in range(24, height, 48):
@@ -151,7 +171,9 @@ def tray(width: int = 512, height: int = 384, seed: int = 109) -> Texture:
 def cooktop(width: int, height: int, rings_px: tuple[tuple[int, int, int], ...], seed: int = 113) -> Texture:
     """Black glass with printed cooking zones, each (column, row, radius) [px], flecked as glass ceramic is."""
     rng = np.random.default_rng(seed)
-    canvas = to_texture(blend(cv2.resize(value_noise(rng, 256, 6), (width, height)), (22, 23, 27), (36, 37, 43)))
+    canvas = to_texture(
+        blend(cv2.resize(value_noise(rng, 256, 6), (width, height)), (22, 23, 27), (36, 37, 43))
+    )
     _speckle(canvas, rng, width * height // 500, (1.0, 4.5), ((92, 94, 102), (140, 142, 150), (62, 60, 70)))
     cv2.rectangle(canvas, (7, 7), (width - 8, height - 8), (170, 172, 178), 4, cv2.LINE_AA)
     for column, row, radius in rings_px:
@@ -159,7 +181,9 @@ def cooktop(width: int, height: int, rings_px: tuple[tuple[int, int, int], ...],
         cv2.circle(canvas, (column, row), radius - 12, (186, 70, 48), 3, cv2.LINE_AA)
         for angle in np.sort(rng.uniform(0, 2 * np.pi, 26)):
             way, length = np.array([np.cos(angle), np.sin(angle)]), rng.uniform(8, 40)
-            inner, outer = (np.array([column, row]) + reach * way for reach in (radius - 16, radius - 16 - length))
+            inner, outer = (
+                np.array([column, row]) + reach * way for reach in (radius - 16, radius - 16 - length)
+            )
             colour = ((206, 204, 198), (198, 84, 54), (150, 150, 154))[rng.integers(3)]
             ends = ((int(inner[0]), int(inner[1])), (int(outer[0]), int(outer[1])))
             cv2.line(canvas, *ends, colour, int(rng.integers(2, 6)), cv2.LINE_AA)
@@ -258,17 +282,28 @@ def vine_leaf(size: int = 192, seed: int = 139) -> Texture:
 
 
 @lru_cache
-def wall_tiles(width: int = 1024, height: int = 256, seed: int = 149) -> Texture:
+def wall_tiles(width: int = 1408, height: int = 448, seed: int = 149) -> Texture:
     """Glazed tiles, each with a motif of its own, in grey joints."""
     rng = np.random.default_rng(seed)
     canvas = np.full((height, width, 3), (168, 164, 156), np.uint8)
     edge = 64
     for top in range(0, height, edge):
         for left in range(0, width, edge):
-            low, high = ((214, 220, 220), (236, 238, 232)) if rng.random() < 0.8 else ((96, 142, 150), (124, 170, 176))
+            low, high = (
+                ((214, 220, 220), (236, 238, 232))
+                if rng.random() < 0.8
+                else ((96, 142, 150), (124, 170, 176))
+            )
             tile = to_texture(blend(value_noise(rng, edge, 4), low, high))
             if rng.random() < 0.5:
-                _motif(tile, rng, int(rng.integers(5)), np.array([edge / 2, edge / 2]), rng.uniform(10, 20), rng.uniform(0, 360))
+                _motif(
+                    tile,
+                    rng,
+                    int(rng.integers(5)),
+                    np.array([edge / 2, edge / 2]),
+                    rng.uniform(10, 20),
+                    rng.uniform(0, 360),
+                )
             canvas[top + 2 : top + edge - 2, left + 2 : left + edge - 2] = tile[2:-2, 2:-2]
     picture = np.hstack([canvas, canvas])
     picture.setflags(write=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from atk_perception.image_codec import DepthImage, RgbImage
 from atk_perception.robot_description import RobotDescription
 from atk_sim.camera import FloatArray
-from atk_sim.disturbances import add_background, add_distractors, add_lights
+from atk_sim.disturbances import DISTRACTOR_AREA_M, add_background, add_distractors, add_lights
 from atk_sim.experts import observed
 from atk_sim.robots.panda import (
     ARM_ACTUATORS,
@@ -23,7 +23,7 @@ from atk_sim.robots.panda import (
     add_panda,
 )
 from atk_sim.scene import stream
-from atk_sim.tasks.protocol import Task
+from atk_sim.tasks.protocol import Furnished, Task
 
 PHYSICS_STEP_S = 0.002
 CAMERA = "camera"
@@ -55,7 +55,8 @@ class World:
         add_panda(spec)
         add_background(spec, disturbance, seed)
         task.add_objects(spec, self.layout)
-        add_distractors(spec, self.layout, disturbance, seed, task.clearance_m)
+        area_m = task.distractor_area_m if isinstance(task, Furnished) else DISTRACTOR_AREA_M
+        add_distractors(spec, self.layout, disturbance, seed, task.clearance_m, area_m)
         add_lights(spec, disturbance, seed)
         self._add_camera(spec)
         self.model = spec.compile()

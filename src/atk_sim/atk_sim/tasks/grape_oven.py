@@ -21,6 +21,7 @@ from atk_sim.tasks.kitchen_scene import (
     DOOR_SLOPE_RAD,
     DOOR_THICKNESS_M,
     HINGE_M,
+    KITCHEN_AREA_M,
     OVEN_DEPTH_M,
     OVEN_FLOOR_M,
     OVEN_HEIGHT_M,
@@ -39,7 +40,9 @@ DOOR_SHUT_RAD = np.deg2rad(4.0)
 
 GRASP_HEIGHT_M = 0.017  # of the fingertips' centre above the bunch's underside
 SHUT_M = GRAPES_SIZE_M[1] + 0.0015
-PLACE_M = np.array([-0.056, 0.0, OVEN_FLOOR_M + GRASP_HEIGHT_M + 0.003])  # in the oven's frame, below the mouth
+PLACE_M = np.array(
+    [-0.056, 0.0, OVEN_FLOOR_M + GRASP_HEIGHT_M + 0.003]
+)  # in the oven's frame, below the mouth
 HAND_YAW_RAD = np.pi / 2  # the hand's thin side along the oven's depth
 TRAVEL_M = 0.11
 CLEAR_M = 0.11  # the fingertips' height at which the bunch passes the lip of the oven
@@ -56,9 +59,10 @@ class GrapeOven:
 
     name = "grape_oven"
     max_duration_s = 14.0
-    clearance_m = 0.05
+    clearance_m = 0.035
+    distractor_area_m = KITCHEN_AREA_M
     # From the front, right and above: into the oven's mouth, along the fingers, past the arm.
-    camera = CameraPlacement((1.10, -0.14, 0.76), (0.41, 0.085, 0.08), np.deg2rad(35.0))
+    camera = CameraPlacement((1.10, -0.14, 0.76), (0.40, 0.085, 0.09), np.deg2rad(36.0))
 
     def layout(self, seed: int) -> Layout:
         """The bunch within 16 cm and 80 degrees, the door within 9 degrees; the furniture stands still."""

@@ -133,7 +133,13 @@ def _bunch() -> tuple[FloatArray, FloatArray]:
     """Centres (N, 3) and radii (N,) [m] of the berries: broad at the stem, narrow at the tip."""
     rng = np.random.default_rng(151)
     centres = []
-    rings = ((-0.033, 1, 0.0), (-0.020, 3, 0.0100), (-0.004, 5, 0.0130), (0.012, 5, 0.0130), (0.026, 3, 0.0095))
+    rings = (
+        (-0.033, 1, 0.0),
+        (-0.020, 3, 0.0100),
+        (-0.004, 5, 0.0130),
+        (0.012, 5, 0.0130),
+        (0.026, 3, 0.0095),
+    )
     for x, ring, spread in rings:
         turn = rng.uniform(0, np.pi)
         for k in range(ring):

@@ -42,6 +42,9 @@ BURNER_RADIUS_M = 0.082
 BURNER_M = np.array([-0.125, 0.0])  # (x, y) of the large burner in the stove's frame
 _SMALL_BURNERS_M = ((-0.225, 0.085, 0.034), (-0.225, -0.085, 0.034))  # x, y, radius
 
+# Distractors find room in front of the stove and beside it.
+KITCHEN_AREA_M = ((0.30, -0.42), (0.70, 0.36))
+
 RIGHT, UP = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # of a panel that faces x
 
 
@@ -65,7 +68,9 @@ def footprints() -> list[Placement]:
         across = np.linspace(-width / 2 + 0.7 * radius_m, width / 2 - 0.7 * radius_m, 4)
         for k, local in enumerate((x, y) for x in along for y in across):
             point = to_world(kitchen[name], np.array([*local, 0.0]))
-            cover.append(Placement(f"{name}_{k}", tuple(point.tolist()), 0.0, radius_m, kitchen[name].height_m))
+            cover.append(
+                Placement(f"{name}_{k}", tuple(point.tolist()), 0.0, radius_m, kitchen[name].height_m)
+            )
     return cover
 
 
@@ -274,7 +279,7 @@ def add_tiles(spec: mujoco.MjSpec, place: Placement) -> None:
     spec.add_material(name="rail_steel", rgba=[0.66, 0.67, 0.70, 1], specular=0.7, shininess=0.7)
     spec.add_material(name="rail_wood", rgba=[0.62, 0.42, 0.22, 1], specular=0.1, shininess=0.2)
     width, height = 1.40, 0.26
-    outline = rectangle(-width / 2, 0.0, width / 2, height)
+    outline = rectangle(-width / 2, height - 0.44, width / 2, height)  # down behind the table's edge
     _panel(spec, body, "tiles", sheet([outline], 0.012, RIGHT, UP), tiles, (0.0, 0.0, 0.0))
     look = {"contype": 0, "conaffinity": 0, "group": 2, "mass": 0}
     capsule, along_y = mujoco.mjtGeom.mjGEOM_CAPSULE, [np.sqrt(0.5), np.sqrt(0.5), 0, 0]

@@ -31,6 +31,7 @@ from atk_sim.tasks.kitchen_objects import (
 )
 from atk_sim.tasks.kitchen_scene import (
     BURNER_M,
+    KITCHEN_AREA_M,
     STOVE_HEIGHT_M,
     add_kitchen,
     footprints,
@@ -58,8 +59,9 @@ class PanFilling:
 
     name = "pan_filling"
     max_duration_s = 24.0
-    clearance_m = 0.05
-    camera = CameraPlacement((1.18, -0.02, 0.80), (0.44, -0.04, 0.03), np.deg2rad(35.0))
+    clearance_m = 0.035
+    distractor_area_m = KITCHEN_AREA_M
+    camera = CameraPlacement((1.16, -0.06, 0.80), (0.475, -0.085, 0.03), np.deg2rad(29.0))
 
     def layout(self, seed: int) -> Layout:
         """Pan within 6 cm and 30 degrees, sushi and bunch within 8 cm and 60 degrees."""
