@@ -64,7 +64,7 @@ class PanFilling:
     camera = CameraPlacement((1.16, -0.06, 0.80), (0.475, -0.085, 0.03), np.deg2rad(29.0))
 
     def layout(self, seed: int) -> Layout:
-        """Pan within 6 cm and 30 degrees, sushi and bunch within 8 cm and 60 degrees."""
+        """Pan within 6 cm and 30 degrees, sushi and bunch within 10 cm and 60 degrees."""
         rng = stream(seed, "layout")
         kitchen = footprints()
         while True:
@@ -77,8 +77,8 @@ class PanFilling:
                 Placement(f"pan_handle_{k}", (*(pan_xy + reach * handle), 0.0), 0.0, 0.022, 0.04)
                 for k, reach in enumerate(np.linspace(PAN_HANDLE_M[0] + 0.02, PAN_HANDLE_M[1] - 0.01, 3))
             ]
-            sushi = self._food("sushi", rng, (0.57, 0.03), (0.64, 0.14), 0.042)
-            grapes = self._food("grapes", rng, (0.57, -0.10), (0.64, -0.01), 0.045)
+            sushi = self._food("sushi", rng, (0.57, 0.0), (0.64, 0.085), 0.042)
+            grapes = self._food("grapes", rng, (0.57, -0.15), (0.64, -0.05), 0.045)
             pieces = [pan, *handle_room]
             apart = sushi.clear_of(grapes, 0.03)
             if apart and all(food.clear_of(p, 0.03) for food in (sushi, grapes) for p in pieces):
