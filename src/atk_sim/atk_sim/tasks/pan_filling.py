@@ -50,8 +50,8 @@ FOOD_YAW_RAD = np.deg2rad(70.0)
 FOOD_PLACES_M = {"sushi": 0.027, "grapes": -0.029}  # to the left of the handle's direction
 FOOD_SIZES_M = {"sushi": SUSHI_SIZE_M, "grapes": GRAPES_SIZE_M}
 FOOD_OPEN_M = 0.062  # the fingers must fit into the pan beside what they hold
-PAN_TRAVEL_M, FOOD_TRAVEL_M = 0.05, 0.11
-PAN_CLEAR_M, FOOD_CLEAR_M = 0.055, 0.10
+PAN_TRAVEL_M, FOOD_TRAVEL_M = 0.065, 0.11
+PAN_CLEAR_M, FOOD_CLEAR_M = 0.08, 0.10
 
 
 class PanFilling:
@@ -68,7 +68,7 @@ class PanFilling:
         rng = stream(seed, "layout")
         kitchen = footprints()
         while True:
-            pan_xy = rng.uniform((0.40, -0.055), (0.45, 0.005))
+            pan_xy = rng.uniform((0.40, -0.045), (0.45, 0.015))
             pan_yaw_rad = float(np.deg2rad(rng.uniform(50.0, 80.0)))
             handle = np.array([np.cos(pan_yaw_rad), np.sin(pan_yaw_rad)])
             pan = Placement("pan", (*pan_xy, 0.0), pan_yaw_rad, PAN_RADIUS_M, 0.04)
@@ -80,8 +80,9 @@ class PanFilling:
             sushi = self._food("sushi", rng, (0.57, 0.0), (0.64, 0.085), 0.042)
             grapes = self._food("grapes", rng, (0.57, -0.15), (0.64, -0.05), 0.045)
             pieces = [pan, *handle_room]
-            apart = sushi.clear_of(grapes, 0.03)
-            if apart and all(food.clear_of(p, 0.03) for food in (sushi, grapes) for p in pieces):
+            foods = (sushi, grapes)
+            apart = sushi.clear_of(grapes, 0.03) and all(f.clear_of(p, 0.03) for f in foods for p in pieces)
+            if apart and all(food.clear_of(p, 0.0) for food in foods for p in kitchen):
                 return {piece.name: piece for piece in (*pieces, sushi, grapes, *kitchen)}
 
     def _food(

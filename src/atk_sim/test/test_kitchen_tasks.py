@@ -1,0 +1,216 @@
+"""The kitchen set's rigid tasks: what counts as done at each stage, and that only physics brings it about."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+import pytest
+
+from atk_sim.experts import Expert, ExpertGoal, pointing_down
+from atk_sim.robots.panda import TCP_SITE, kinematic_model
+from atk_sim.simulation import Simulation
+from atk_sim.tasks.grape_oven import DOOR_SHUT_RAD, PLACE_M, in_oven
+from atk_sim.tasks.kitchen_objects import held
+from atk_sim.tasks.kitchen_scene import (
+    OVEN_DOOR,
+    OVEN_FLOOR_M,
+    STOVE_HEIGHT_M,
+    door_angle,
+    footprints,
+    kitchen_layout,
+    to_world,
+)
+from atk_sim.tasks.pan_filling import FOOD_PLACES_M, burner_position, in_pan, on_burner
+from atk_sim.world import World
+
+KITCHEN_TASKS = ("grape_oven", "pan_filling")
+
+
+@pytest.fixture
+def kitchen(robot):
+    """Makes an episode without pictures."""
+
+    def begin(task: str, seed: int, disturbance: str = "RP", servo_noise: float = 0.0) -> Simulation:
+        simulation = Simulation(robot, servo_noise, render=False)
+        simulation.reset(task, disturbance, seed)
+        return simulation
+
+    return begin
+
+
+def put(world: World, name: str, position_m: np.ndarray) -> None:
+    """Teleport a free body, at rest, as it was turned."""
+    joint = world.data.joint(name)
+    joint.qpos[:3] = position_m
+    joint.qvel[:] = 0.0
+    mujoco.mj_forward(world.model, world.data)
+
+
+def settle(simulation: Simulation, seconds: float = 0.6) -> None:
+    """Physics under a hand that stays where it is."""
+    simulation.command(simulation.measured())
+    simulation.advance(seconds)
+
+
+@pytest.mark.parametrize("disturbance", ["RP", "RO"])
+@pytest.mark.parametrize("task", KITCHEN_TASKS)
+def test_expert_succeeds_and_only_at_the_end(kitchen, task, disturbance):
+    for seed, servo_noise in ((1000, 0.0), (1001, 1.0)):
+        simulation = kitchen(task, seed, disturbance, servo_noise)
+        assert not simulation.world.success()
+        while not simulation.done:
+            simulation.step(simulation.expert_command())
+        assert simulation.succeeded, f"seed {seed}"
+        assert simulation.steps < 0.8 * simulation.max_steps
+
+
+@pytest.mark.parametrize("task", KITCHEN_TASKS)
+def test_idle_robot_fails_and_nothing_moves_by_itself(kitchen, task):
+    simulation = kitchen(task, 3)
+    before = {name: np.array(simulation.world.data.body(name).xpos) for name in free_bodies(simulation.world)}
+    door_rad = door_angle(simulation.world.data)
+    settle(simulation, 6.0)
+    assert not simulation.world.success()
+    for name, position_m in before.items():
+        np.testing.assert_allclose(simulation.world.data.body(name).xpos, position_m, atol=2e-3)
+    assert abs(door_angle(simulation.world.data) - door_rad) < 0.05, "the door must stay where it is left"
+
+
+def free_bodies(world: World) -> list[str]:
+    joints = [world.model.joint(k) for k in range(world.model.njnt)]
+    return [joint.name for joint in joints if joint.type[0] == mujoco.mjtJoint.mjJNT_FREE]
+
+
+@pytest.mark.parametrize("task", KITCHEN_TASKS)
+def test_pieces_start_clear_of_each_other_and_of_the_furniture(kitchen, task):
+    for seed in range(20):
+        world = kitchen(task, seed, "RO").world
+        # What stands still cannot touch what stands still: only contacts of free bodies count.
+        for name in free_bodies(world):
+            body = world.model.body(name).id
+            others = {
+                world.model.body(int(world.model.geom_bodyid[geom])).name
+                for contact in world.data.contact
+                if body in world.model.geom_bodyid[contact.geom]
+                for geom in contact.geom
+            }
+            assert others <= {name, "table"}, f"seed {seed}: {name} touches {others - {name, 'table'}}"
+
+
+@pytest.mark.parametrize("task", KITCHEN_TASKS)
+def test_distractors_find_room_and_keep_off_the_furniture(kitchen, task):
+    counts = []
+    for seed in range(12):
+        layout = kitchen(task, seed, "RO").world
+        standing = [layout.model.body(k) for k in range(layout.model.nbody)]
+        distractors = [body for body in standing if body.name.startswith("distractor")]
+        counts.append(len(distractors))
+        for body in distractors:
+            for cover in footprints():
+                assert np.linalg.norm(body.pos[:2] - cover.xy_m) > cover.radius_m
+    assert min(counts) >= 1
+    assert np.mean(counts) > 2.5
+
+
+def test_bunch_in_the_oven_with_its_door_open_is_no_success(kitchen):
+    simulation = kitchen("grape_oven", 2)
+    world = simulation.world
+    while not simulation.done and not (
+        in_oven(world.data, world.data.body("grapes").xpos) and not held(world.model, world.data, "grapes")
+    ):
+        simulation.step(simulation.expert_command())
+    settle(simulation)
+    assert in_oven(world.data, world.data.body("grapes").xpos)
+    assert door_angle(world.data) > 2.0
+    assert not world.success()
+
+
+def test_shut_oven_without_the_bunch_is_no_success(kitchen):
+    simulation = kitchen("grape_oven", 2)
+    world = simulation.world
+    world.data.joint(OVEN_DOOR).qpos[0] = 0.0
+    settle(simulation)
+    assert door_angle(world.data) < DOOR_SHUT_RAD
+    assert not world.success()
+    # The same with the bunch on the tray: nothing else was missing.
+    put(world, "grapes", to_world(kitchen_layout()["oven"], np.array([PLACE_M[0], 0.0, OVEN_FLOOR_M + 0.001])))
+    settle(simulation)
+    assert world.success()
+    # On the oven's roof it is not in the oven.
+    put(world, "grapes", world.data.body("oven").xpos + np.array([0.0, 0.18, 0.20]))
+    settle(simulation)
+    assert not world.success()
+
+
+def test_oven_door_is_solid_to_the_hand_and_moves_only_when_pushed(kitchen):
+    simulation = kitchen("grape_oven", 4)
+    world = simulation.world
+    put(world, "grapes", to_world(kitchen_layout()["oven"], np.array([PLACE_M[0], 0.0, OVEN_FLOOR_M + 0.001])))
+    touched = False
+    while not simulation.done:
+        before = door_angle(world.data)
+        simulation.step(simulation.expert_command())
+        door = world.model.body(OVEN_DOOR).id
+        touching = any(door in world.model.geom_bodyid[contact.geom] for contact in world.data.contact)
+        touched = touched or touching
+        if not touched:
+            assert abs(door_angle(world.data) - before) < 0.01
+    assert touched
+    assert simulation.succeeded
+
+
+def filled(world: World) -> None:
+    """Pan on the burner, both foods in it."""
+    burner = burner_position()
+    put(world, "pan", burner + np.array([0.0, 0.0, 0.001]))
+    turn = world.data.body("pan").xmat.reshape(3, 3)
+    for name, aside_m in FOOD_PLACES_M.items():
+        put(world, name, burner + turn @ np.array([0.0, aside_m, 0.006]))
+
+
+def test_each_stage_of_pan_filling_is_needed(kitchen):
+    simulation = kitchen("pan_filling", 2)
+    world = simulation.world
+    start = {name: np.array(world.data.body(name).xpos) for name in ("pan", "sushi", "grapes")}
+    filled(world)
+    settle(simulation)
+    assert on_burner(world.data, 0.03)
+    assert all(in_pan(world.data, name) for name in FOOD_PLACES_M)
+    assert world.success()
+    for name in FOOD_PLACES_M:  # one of them back on the table
+        filled(world)
+        put(world, name, start[name])
+        settle(simulation)
+        assert not world.success(), name
+    filled(world)  # everything right, but beside the burner
+    for name in start:
+        put(world, name, world.data.body(name).xpos + np.array([0.05, 0.0, 0.001]))
+    settle(simulation)
+    assert all(in_pan(world.data, name) for name in FOOD_PLACES_M)
+    assert not world.success()
+
+
+def test_pan_is_carried_level_by_its_handle(kitchen):
+    simulation = kitchen("pan_filling", 5, servo_noise=1.0)
+    world, highest_m = simulation.world, 0.0
+    while not simulation.done and not on_burner(world.data, 0.022):
+        simulation.step(simulation.expert_command())
+        pan = world.data.body("pan")
+        highest_m = max(highest_m, float(pan.xpos[2]))
+        assert pan.xmat[8] > np.cos(np.deg2rad(12.0)), "the pan tips in the hand"
+    assert highest_m > STOVE_HEIGHT_M + 0.01, "lifted, not pushed"
+
+
+@pytest.mark.parametrize("yaw_deg", [-100.0, 100.0])
+def test_rotation_goal_is_met_the_way_round_that_was_asked_for(robot, yaw_deg):
+    """A yaw of 100 degrees would be answered by its half turn, -80; a rotation is not."""
+    expert, model = Expert(robot), kinematic_model()
+    data = mujoco.MjData(model)
+    q = np.array(robot.home_rad)
+    rotation = pointing_down(np.deg2rad(yaw_deg))
+    for _ in range(80):
+        goal = ExpertGoal(np.array([0.45, 0.0, 0.3]), None, 0.08, rotation=rotation)
+        q += 0.4 * (expert.command(q, 0.08, goal)[:-1] - q)
+    data.qpos[:7] = q
+    mujoco.mj_forward(model, data)
+    np.testing.assert_allclose(data.site(TCP_SITE).xmat.reshape(3, 3), rotation, atol=0.02)
