@@ -68,8 +68,8 @@ class PanFilling:
         rng = stream(seed, "layout")
         kitchen = footprints()
         while True:
-            pan_xy = rng.uniform((0.40, -0.045), (0.45, 0.015))
-            pan_yaw_rad = float(np.deg2rad(rng.uniform(50.0, 80.0)))
+            pan_xy = rng.uniform((0.39, -0.052), (0.45, -0.006))
+            pan_yaw_rad = float(np.deg2rad(rng.uniform(55.0, 85.0)))
             handle = np.array([np.cos(pan_yaw_rad), np.sin(pan_yaw_rad)])
             pan = Placement("pan", (*pan_xy, 0.0), pan_yaw_rad, PAN_RADIUS_M, 0.04)
             # The handle's room: cylinders along it, named so that no body is taken for them.
