@@ -12,6 +12,7 @@ from atk_sim.simulation import Simulation
 from atk_sim.tasks.grape_oven import DOOR_SHUT_RAD, PLACE_M, in_oven
 from atk_sim.tasks.kitchen_objects import held
 from atk_sim.tasks.kitchen_scene import (
+    DOOR_LENGTH_M,
     OVEN_DOOR,
     OVEN_FLOOR_M,
     STOVE_HEIGHT_M,
@@ -83,7 +84,7 @@ def free_bodies(world: World) -> list[str]:
 
 @pytest.mark.parametrize("task", KITCHEN_TASKS)
 def test_pieces_start_clear_of_each_other_and_of_the_furniture(kitchen, task):
-    for seed in range(20):
+    for seed in range(8):
         world = kitchen(task, seed, "RO").world
         # What stands still cannot touch what stands still: only contacts of free bodies count.
         for name in free_bodies(world):
@@ -100,9 +101,9 @@ def test_pieces_start_clear_of_each_other_and_of_the_furniture(kitchen, task):
 @pytest.mark.parametrize("task", KITCHEN_TASKS)
 def test_distractors_find_room_and_keep_off_the_furniture(kitchen, task):
     counts = []
-    for seed in range(12):
-        layout = kitchen(task, seed, "RO").world
-        standing = [layout.model.body(k) for k in range(layout.model.nbody)]
+    for seed in range(6):
+        model = kitchen(task, seed, "RO").world.model
+        standing = [model.body(k) for k in range(model.nbody)]
         distractors = [body for body in standing if body.name.startswith("distractor")]
         counts.append(len(distractors))
         for body in distractors:
@@ -133,7 +134,9 @@ def test_shut_oven_without_the_bunch_is_no_success(kitchen):
     assert door_angle(world.data) < DOOR_SHUT_RAD
     assert not world.success()
     # The same with the bunch on the tray: nothing else was missing.
-    put(world, "grapes", to_world(kitchen_layout()["oven"], np.array([PLACE_M[0], 0.0, OVEN_FLOOR_M + 0.001])))
+    put(
+        world, "grapes", to_world(kitchen_layout()["oven"], np.array([PLACE_M[0], 0.0, OVEN_FLOOR_M + 0.001]))
+    )
     settle(simulation)
     assert world.success()
     # On the oven's roof it is not in the oven.
@@ -142,20 +145,18 @@ def test_shut_oven_without_the_bunch_is_no_success(kitchen):
     assert not world.success()
 
 
-def test_oven_door_is_solid_to_the_hand_and_moves_only_when_pushed(kitchen):
+def test_oven_door_moves_only_when_the_hand_pushes_it(kitchen):
     simulation = kitchen("grape_oven", 4)
     world = simulation.world
-    put(world, "grapes", to_world(kitchen_layout()["oven"], np.array([PLACE_M[0], 0.0, OVEN_FLOOR_M + 0.001])))
-    touched = False
-    while not simulation.done:
-        before = door_angle(world.data)
+    start_rad = door_angle(world.data)
+    while not simulation.done and abs(door_angle(world.data) - start_rad) < 0.04:
         simulation.step(simulation.expert_command())
-        door = world.model.body(OVEN_DOOR).id
-        touching = any(door in world.model.geom_bodyid[contact.geom] for contact in world.data.contact)
-        touched = touched or touching
-        if not touched:
-            assert abs(door_angle(world.data) - before) < 0.01
-    assert touched
+    assert in_oven(world.data, world.data.body("grapes").xpos), "the bunch comes first"
+    door = world.data.body(OVEN_DOOR)
+    tip_m = door.xpos + door.xmat.reshape(3, 3) @ np.array([DOOR_LENGTH_M, 0.0, 0.0])
+    assert np.linalg.norm(world.hand_position_m - tip_m) < 0.10
+    while not simulation.done:
+        simulation.step(simulation.expert_command())
     assert simulation.succeeded
 
 
