@@ -8,6 +8,8 @@ import pytest
 
 from atk_sim.experts import Expert, ExpertGoal, pointing_down
 from atk_sim.robots.panda import TCP_SITE, kinematic_model
+from atk_sim.shapes import TexturedMesh
+from atk_sim.shapes_kitchen import balls, cells_across, rectangle, sheet
 from atk_sim.simulation import Simulation
 from atk_sim.tasks.grape_oven import DOOR_SHUT_RAD, PLACE_M, in_oven
 from atk_sim.tasks.kitchen_objects import held
@@ -51,6 +53,39 @@ def settle(simulation: Simulation, seconds: float = 0.6) -> None:
     """Physics under a hand that stays where it is."""
     simulation.command(simulation.measured())
     simulation.advance(seconds)
+
+
+@pytest.mark.parametrize("task", KITCHEN_TASKS)
+def test_reset_is_a_pure_function_of_the_seed(kitchen, task):
+    first, again, other = (kitchen(task, seed, "Light").world for seed in (6, 6, 7))
+    for one, two in ((first.model, again.model), (first.data, again.data)):
+        fields = ("body_pos", "body_quat", "light_dir", "tex_data") if one is first.model else ("qpos",)
+        for field in fields:
+            np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
+    for name in free_bodies(first):
+        assert np.linalg.norm(first.data.body(name).xpos - other.data.body(name).xpos) > 1e-3
+    np.testing.assert_array_equal(first.data.body("oven").xpos, other.data.body("oven").xpos)
+
+
+@pytest.mark.parametrize("task", KITCHEN_TASKS)
+def test_camera_sees_all_that_matters_at_the_start(simulation: Simulation, task):
+    wanted_px = {
+        "grape_oven": {"grapes": 600, "oven": 8000, OVEN_DOOR: 5000},
+        "pan_filling": {"grapes": 600, "sushi": 800, "pan": 6000, "stove": 10000},
+    }
+    for seed in range(3):
+        simulation.reset(task, "RO", seed)
+        geoms, model = simulation.renderer.segmentation(), simulation.world.model
+        owner = np.where(geoms >= 0, model.geom_bodyid[geoms], -1)
+        for name, least_px in wanted_px[task].items():
+            seen = owner == model.body(name).id
+            assert seen.sum() > least_px, f"seed {seed}: {name} shows {seen.sum()} px"
+        for name in free_bodies(simulation.world):
+            row, column = np.nonzero(owner == model.body(name).id)
+            assert row.min() > 5
+            assert row.max() < geoms.shape[0] - 5
+            assert column.min() > 5
+            assert column.max() < geoms.shape[1] - 5
 
 
 @pytest.mark.parametrize("disturbance", ["RP", "RO"])
@@ -200,6 +235,31 @@ def test_pan_is_carried_level_by_its_handle(kitchen):
         highest_m = max(highest_m, float(pan.xpos[2]))
         assert pan.xmat[8] > np.cos(np.deg2rad(12.0)), "the pan tips in the hand"
     assert highest_m > STOVE_HEIGHT_M + 0.01, "lifted, not pushed"
+
+
+def volume_m3(mesh: TexturedMesh) -> float:
+    """Of a closed mesh whose faces look outwards; another winding or a hole gives another figure."""
+    a, b, c = (mesh.vertices_m[mesh.faces[:, k]] for k in range(3))
+    return float(np.einsum("ni,ni->", a, np.cross(b, c)) / 6)
+
+
+def test_sheet_is_closed_and_shows_its_picture_upright():
+    outlines = [rectangle(0.0, 0.0, 0.2, 0.1), rectangle(0.0, 0.1, 0.1, 0.3)]
+    mesh = sheet(outlines, 0.01, right=(0, 1, 0), up=(0, 0, 1))
+    assert np.isclose(volume_m3(mesh), 0.01 * (0.2 * 0.1 + 0.1 * 0.2))
+    face = np.flatnonzero(np.isclose(mesh.vertices_m[:, 0], 0.0) & (mesh.texture_uv[:, 0] <= 0.5))
+    top, bottom = mesh.texture_uv[face][mesh.vertices_m[face, 2].argsort()[[-1, 0]], 1]
+    assert (top, bottom) == (0.0, 1.0), "a picture's first row belongs on top"
+
+
+def test_every_ball_has_its_own_part_of_the_texture():
+    centres = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.2, 0.0, 0.0]])
+    mesh = balls(centres, np.full(3, 0.02), stretch=1.0)
+    assert np.isclose(volume_m3(mesh), 3 * 4 / 3 * np.pi * 0.02**3, rtol=0.08)
+    cells = (mesh.texture_uv * cells_across(3) - 1e-9).astype(int).reshape(3, -1, 2)
+    owners = [{tuple(cell) for cell in ball} for ball in cells]
+    assert all(len(owner) == 1 for owner in owners)
+    assert len(set.union(*owners)) == 3
 
 
 @pytest.mark.parametrize("yaw_deg", [-100.0, 100.0])
