@@ -36,6 +36,8 @@ SEVERITY_MAX = 2.0
 TABLE_HALF_M = (0.55, 0.75, 0.02)
 TABLE_CENTRE_M = (0.45, 0.0, -0.02)
 DISTRACTOR_COUNT = (3, 6)
+# Where distractors may stand, (x, y) of two corners [m], unless the task says otherwise (`protocol.Furnished`).
+DISTRACTOR_AREA_M = ((0.30, -0.32), (0.64, 0.36))
 
 # At severity 1.
 CAMERA_TURN_RAD = np.deg2rad(15.0)
@@ -120,7 +122,12 @@ def _mixed(usual: textures.Texture, other: textures.Texture, share: float) -> te
 
 
 def add_distractors(
-    spec: mujoco.MjSpec, layout: Layout, disturbance: Disturbance, seed: int, clearance_m: float
+    spec: mujoco.MjSpec,
+    layout: Layout,
+    disturbance: Disturbance,
+    seed: int,
+    clearance_m: float,
+    area_m: tuple[tuple[float, float], tuple[float, float]] = DISTRACTOR_AREA_M,
 ) -> None:
     """(RO) Objects of random shape, size and look where they hide and block nothing."""
     amount = disturbance.amount("RO")
@@ -135,7 +142,7 @@ def add_distractors(
         half = rng.uniform(0.015, 0.035, 3)
         radius_m = float(np.hypot(half[0], half[1]))
         for _ in range(200):
-            xy = rng.uniform((0.30, -0.32), (0.64, 0.36))
+            xy = rng.uniform(*area_m)
             place = Placement(
                 f"distractor_{number}", (*xy, 0.0), float(rng.uniform(-np.pi, np.pi)), radius_m, 2 * half[2]
             )

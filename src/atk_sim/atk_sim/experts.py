@@ -28,11 +28,16 @@ SPEED_SHARE = 0.6  # of the robot's own joint velocity limits
 
 @dataclass(frozen=True)
 class ExpertGoal:
-    """Hand position (3,) [m] in the world, yaw of the hand [rad] (None keeps it), gripper opening to command [m]."""
+    """Hand position (3,) [m] in the world, yaw of the hand [rad] (None keeps it), gripper opening to command [m].
+
+    `rotation` (3, 3) of the hand's tool centre point in the world replaces the yaw; None: pointing down. A yaw is met by
+    the nearer of the two half turns that look alike, a rotation as it is.
+    """
 
     position_m: FloatArray
     yaw_rad: float | None
     opening_m: float
+    rotation: FloatArray | None = None
 
 
 class Expert:
@@ -64,12 +69,8 @@ class Expert:
         position = hand.translation()
         velocity = APPROACH_RATE_1_S * (goal.position_m - position)
         velocity *= min(1.0, LINEAR_SPEED_M_S / max(1e-9, float(np.linalg.norm(velocity))))
-        matrix = hand.rotation().as_matrix()
-        yaw_rad = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
-        turn_rad = 0.0 if goal.yaw_rad is None else _shortest(goal.yaw_rad - yaw_rad)
-        rate = float(np.clip(APPROACH_RATE_1_S * turn_rad, -ANGULAR_SPEED_RAD_S, ANGULAR_SPEED_RAD_S))
         target = mink.SE3.from_rotation_and_translation(
-            _pointing_down(yaw_rad + rate * SERVO_LAG_S), position + velocity * SERVO_LAG_S
+            _turned_towards(goal, hand.rotation()), position + velocity * SERVO_LAG_S
         )
         self._hand.set_target(target)
         solution = mink.solve_ik(
@@ -90,6 +91,26 @@ def observed(data: mujoco.MjData) -> tuple[FloatArray, float]:
     """Measured joint positions (7,) [rad] and gripper opening [m]."""
     q = np.array([float(data.joint(name).qpos[0]) for name in ARM_JOINTS])
     return q, float(data.joint("panda_finger_joint1").qpos[0] + data.joint("panda_finger_joint2").qpos[0])
+
+
+def pointing_down(yaw_rad: float) -> FloatArray:
+    """(3, 3) rotation of a hand that points down with its x axis at `yaw_rad` about the world's z."""
+    rotation: FloatArray = _pointing_down(yaw_rad).as_matrix()
+    return rotation
+
+
+def _turned_towards(goal: ExpertGoal, hand: mink.SO3) -> mink.SO3:
+    """The rotation to command: as far towards the goal's as the servos' lag takes."""
+    if goal.rotation is not None:
+        turn = (mink.SO3.from_matrix(goal.rotation) @ hand.inverse()).log()
+        rate = APPROACH_RATE_1_S * turn
+        rate *= min(1.0, ANGULAR_SPEED_RAD_S / max(1e-9, float(np.linalg.norm(rate))))
+        return mink.SO3.exp(rate * SERVO_LAG_S) @ hand
+    matrix = hand.as_matrix()
+    yaw_rad = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+    turn_rad = 0.0 if goal.yaw_rad is None else _shortest(goal.yaw_rad - yaw_rad)
+    bounded = float(np.clip(APPROACH_RATE_1_S * turn_rad, -ANGULAR_SPEED_RAD_S, ANGULAR_SPEED_RAD_S))
+    return _pointing_down(yaw_rad + bounded * SERVO_LAG_S)
 
 
 def _shortest(angle_rad: float) -> float:

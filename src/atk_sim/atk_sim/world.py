@@ -13,6 +13,7 @@ from atk_perception.image_codec import DepthImage, RgbImage
 from atk_perception.robot_description import RobotDescription
 from atk_sim.camera import CameraPlacement, FloatArray
 from atk_sim.disturbances import (
+    DISTRACTOR_AREA_M,
     OCCLUDER,
     Disturbance,
     Occluder,
@@ -31,7 +32,7 @@ from atk_sim.robots.panda import (
     add_panda,
 )
 from atk_sim.scene import stream
-from atk_sim.tasks.protocol import Task, camera_placements
+from atk_sim.tasks.protocol import Furnished, Task, camera_placements
 
 PHYSICS_STEP_S = 0.002
 CAMERA = "camera"
@@ -83,7 +84,8 @@ class World:
         add_panda(spec)
         add_background(spec, disturbed, seed)
         task.add_objects(spec, self.layout)
-        add_distractors(spec, self.layout, disturbed, seed, task.clearance_m)
+        area_m = task.distractor_area_m if isinstance(task, Furnished) else DISTRACTOR_AREA_M
+        add_distractors(spec, self.layout, disturbed, seed, task.clearance_m, area_m)
         add_lights(spec, disturbed, seed)
         self._occluder = Occluder(self.camera, disturbed, seed, robot.camera.width, robot.camera.height)
         self._occluder.add(spec)

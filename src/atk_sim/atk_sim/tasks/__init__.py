@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from atk_sim.tasks.clock_button import ClockButton
 from atk_sim.tasks.clock_hand import ClockHand
+from atk_sim.tasks.grape_oven import GrapeOven
+from atk_sim.tasks.pan_filling import PanFilling
 from atk_sim.tasks.protocol import Task
 from atk_sim.tasks.sushi import SushiPickAndPlace
 
-TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), ClockButton(), ClockHand())}
+_ALL: tuple[Task, ...] = (SushiPickAndPlace(), ClockButton(), ClockHand(), GrapeOven(), PanFilling())
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
 def make_task(name: str) -> Task:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -54,3 +54,11 @@ class Task(Protocol):
         `opening_m` is the measured gripper opening [m].
         """
         ...
+
+
+@runtime_checkable
+class Furnished(Protocol):
+    """What a task may say besides: furniture leaves less room, so distractors stand elsewhere."""
+
+    # (x, y) of two corners of the table's part where they may stand [m].
+    distractor_area_m: tuple[tuple[float, float], tuple[float, float]]
