@@ -86,6 +86,66 @@ def rounded_box(
     return TexturedMesh(vertices, mesh.faces, mesh.texture_uv)
 
 
+def printed_box(length_m: float, width_m: float, height_m: float) -> TexturedMesh:
+    """A box on z = 0 whose top shows the picture (its rows along x) and whose sides have the colour of its corner."""
+    x, y = length_m / 2, width_m / 2
+    corners = np.array([[-x, -y], [x, -y], [x, y], [-x, y]])
+    top = np.column_stack([corners, np.full(4, height_m)])
+    wall = np.concatenate([top, np.column_stack([corners, np.zeros(4)])])
+    faces = [[0, 1, 2], [0, 2, 3]]
+    for here, after in ((0, 1), (1, 2), (2, 3), (3, 0)):
+        faces += [[4 + here, 8 + here, 8 + after], [4 + here, 8 + after, 4 + after]]
+    faces += [[8, 10, 9], [8, 11, 10]]
+    uv = np.concatenate([_picture_uv(corners, (length_m, width_m)), np.full((8, 2), 0.004)])
+    return TexturedMesh(np.concatenate([top, wall]), np.array(faces, np.int32), uv)
+
+
+def printed_disc(radius_m: float, bottom_m: float, top_m: float, segments: int = 48) -> TexturedMesh:
+    """A disc whose top shows the picture."""
+    angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)
+    rim = radius_m * np.column_stack([np.cos(angle), np.sin(angle)])
+    plan = np.concatenate([[[0.0, 0.0]], rim, rim, rim])
+    height = np.concatenate([[top_m], np.full(2 * segments, top_m), np.full(segments, bottom_m)])
+    here, after = np.arange(segments), (np.arange(segments) + 1) % segments
+    faces = [
+        np.column_stack([np.zeros(segments, int), 1 + here, 1 + after]),
+        np.column_stack([1 + segments + here, 1 + 2 * segments + here, 1 + 2 * segments + after]),
+        np.column_stack([1 + segments + here, 1 + 2 * segments + after, 1 + segments + after]),
+    ]
+    uv = np.concatenate(
+        [_picture_uv(plan[: 1 + segments], (2 * radius_m, 2 * radius_m)), np.full((2 * segments, 2), 0.004)]
+    )
+    return TexturedMesh(np.column_stack([plan, height]), np.concatenate(faces).astype(np.int32), uv)
+
+
+def _picture_uv(xy_m: NDArray[np.float64], size_m: tuple[float, float]) -> NDArray[np.float64]:
+    """Texture coordinates of a picture whose columns go along +y and whose rows go along +x, seen from above."""
+    return np.column_stack([0.5 + xy_m[:, 1] / size_m[1], 0.5 + xy_m[:, 0] / size_m[0]])
+
+
+def ring(
+    radius_m: float, width_m: float, bottom_m: float, height_m: float, segments: int = 48
+) -> TexturedMesh:
+    """A flat ring; its picture is seen from above, and its sides have the colour of the picture there."""
+    angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)
+    outline = np.column_stack([np.cos(angle), np.sin(angle)])
+    inner_m, top_m = radius_m - width_m, bottom_m + height_m
+    corners = ((inner_m, bottom_m), (inner_m, top_m), (radius_m, top_m), (radius_m, bottom_m))
+    plan = np.concatenate([r * outline for r, _ in corners])
+    vertices = np.column_stack([plan, np.repeat([z for _, z in corners], segments)])
+    here = np.arange(segments)
+    after = (here + 1) % segments
+    faces = []
+    for row in range(4):
+        a, b = row * segments, (row + 1) % 4 * segments
+        faces += [
+            np.column_stack([a + here, b + here, b + after]),
+            np.column_stack([a + here, b + after, a + after]),
+        ]
+    uv = _picture_uv(plan, (2 * radius_m, 2 * radius_m))
+    return TexturedMesh(vertices, np.concatenate(faces).astype(np.int32), uv)
+
+
 def _signed_power(values: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
     return np.sign(values) * np.abs(values) ** exponent
 

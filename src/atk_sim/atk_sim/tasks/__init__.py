@@ -6,10 +6,18 @@ from atk_sim.tasks.clock_button import ClockButton
 from atk_sim.tasks.clock_hand import ClockHand
 from atk_sim.tasks.grape_oven import GrapeOven
 from atk_sim.tasks.pan_filling import PanFilling
+from atk_sim.tasks.pot import PotLid
 from atk_sim.tasks.protocol import Task
 from atk_sim.tasks.sushi import SushiPickAndPlace
 
-_ALL: tuple[Task, ...] = (SushiPickAndPlace(), ClockButton(), ClockHand(), GrapeOven(), PanFilling())
+_ALL: tuple[Task, ...] = (
+    SushiPickAndPlace(),
+    PotLid(),
+    ClockButton(),
+    ClockHand(),
+    GrapeOven(),
+    PanFilling(),
+)
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 

@@ -22,7 +22,7 @@ from atk_sim.scene import (
     stream,
     yaw_quaternion,
 )
-from atk_sim.shapes import TexturedMesh, lathe
+from atk_sim.shapes import lathe, printed_box, printed_disc
 from atk_sim.textures import Texture, blend, to_texture, value_noise
 
 FloatArray = NDArray[np.float64]
@@ -62,7 +62,7 @@ def add_clock(spec: mujoco.MjSpec, layout: Layout) -> None:
     print_material = add_textured_material(
         spec, "clock_print", _housing_print(), specular=0.25, shininess=0.5
     )
-    add_visual_mesh(spec, clock, "clock_housing", _printed_box(LENGTH_M, WIDTH_M, HEIGHT_M), print_material)
+    add_visual_mesh(spec, clock, "clock_housing", printed_box(LENGTH_M, WIDTH_M, HEIGHT_M), print_material)
     half = (LENGTH_M / 2, WIDTH_M / 2, HEIGHT_M / 2)
     add_collision(clock, mujoco.mjtGeom.mjGEOM_BOX, half, (0, 0, HEIGHT_M / 2), mass_kg=0.4)
     _add_disc(spec, clock, layout[DISC].yaw_rad)
@@ -86,7 +86,7 @@ def _add_disc(spec: mujoco.MjSpec, clock: mujoco.MjsBody, angle_rad: float) -> N
     )
     material = add_textured_material(spec, "clock_disc", _disc_print(), specular=0.3, shininess=0.6)
     add_visual_mesh(
-        spec, disc, "clock_disc", _printed_disc(DISC_RADIUS_M, HEIGHT_M - 0.002, DISC_TOP_M), material
+        spec, disc, "clock_disc", printed_disc(DISC_RADIUS_M, HEIGHT_M - 0.002, DISC_TOP_M), material
     )
     peg = add_textured_material(spec, "clock_peg", _peg_print(), specular=0.5, shininess=0.7)
     profile = np.array([[0.0, 1.0], [0.75, 1.0], [1.0, 0.94], [1.0, 0.0], [0.0, 0.0]]) * (
@@ -123,7 +123,7 @@ def _add_button(spec: mujoco.MjSpec, clock: mujoco.MjsBody) -> None:
     )
     length, width, height = BUTTON_SIZE_M
     material = add_textured_material(spec, "clock_button", _button_print(), specular=0.3, shininess=0.5)
-    mesh = _printed_box(length, width, height + BUTTON_TRAVEL_M)
+    mesh = printed_box(length, width, height + BUTTON_TRAVEL_M)
     add_visual_mesh(spec, button, "clock_button", mesh, material, (0, 0, -BUTTON_TRAVEL_M))
     half = (length / 2, width / 2, height / 2)
     add_collision(button, mujoco.mjtGeom.mjGEOM_BOX, half, (0, 0, height / 2), mass_kg=0.03)
@@ -161,43 +161,6 @@ def on_dial(data: mujoco.MjData, turn_rad: float) -> FloatArray:
 
 
 # -------------------------------------------------------------------------------------------- appearance
-
-
-def _printed_box(length_m: float, width_m: float, height_m: float) -> TexturedMesh:
-    """A box on z = 0 whose top shows the picture (its rows along x) and whose sides have the colour of its corner."""
-    x, y = length_m / 2, width_m / 2
-    corners = np.array([[-x, -y], [x, -y], [x, y], [-x, y]])
-    top = np.column_stack([corners, np.full(4, height_m)])
-    wall = np.concatenate([top, np.column_stack([corners, np.zeros(4)])])
-    faces = [[0, 1, 2], [0, 2, 3]]
-    for here, after in ((0, 1), (1, 2), (2, 3), (3, 0)):
-        faces += [[4 + here, 8 + here, 8 + after], [4 + here, 8 + after, 4 + after]]
-    faces += [[8, 10, 9], [8, 11, 10]]
-    uv = np.concatenate([_picture_uv(corners, (length_m, width_m)), np.full((8, 2), 0.004)])
-    return TexturedMesh(np.concatenate([top, wall]), np.array(faces, np.int32), uv)
-
-
-def _printed_disc(radius_m: float, bottom_m: float, top_m: float, segments: int = 48) -> TexturedMesh:
-    """A disc whose top shows the picture."""
-    angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)
-    rim = radius_m * np.column_stack([np.cos(angle), np.sin(angle)])
-    plan = np.concatenate([[[0.0, 0.0]], rim, rim, rim])
-    height = np.concatenate([[top_m], np.full(2 * segments, top_m), np.full(segments, bottom_m)])
-    here, after = np.arange(segments), (np.arange(segments) + 1) % segments
-    faces = [
-        np.column_stack([np.zeros(segments, int), 1 + here, 1 + after]),
-        np.column_stack([1 + segments + here, 1 + 2 * segments + here, 1 + 2 * segments + after]),
-        np.column_stack([1 + segments + here, 1 + 2 * segments + after, 1 + segments + after]),
-    ]
-    uv = np.concatenate(
-        [_picture_uv(plan[: 1 + segments], (2 * radius_m, 2 * radius_m)), np.full((2 * segments, 2), 0.004)]
-    )
-    return TexturedMesh(np.column_stack([plan, height]), np.concatenate(faces).astype(np.int32), uv)
-
-
-def _picture_uv(xy_m: FloatArray, size_m: tuple[float, float]) -> FloatArray:
-    """Texture coordinates of a picture whose columns go along +y and whose rows go along +x, seen from above."""
-    return np.column_stack([0.5 + xy_m[:, 1] / size_m[1], 0.5 + xy_m[:, 0] / size_m[0]])
 
 
 def _canvas(length_m: float, width_m: float, colour: tuple[int, int, int]) -> Texture:
