@@ -25,6 +25,8 @@ setup(
     entry_points={
         "console_scripts": [
             f"select = {PACKAGE}.select_command:main",
+            f"export_policy = {PACKAGE}.export_onnx:main",
+            f"bench_policy = {PACKAGE}.bench_policy:main",
             f"evaluate_offline = {PACKAGE}.offline_evaluation:main",
             f"joint_monitor_node = {PACKAGE}.joint_monitor_node:main",
             f"selection_node = {PACKAGE}.selection_node:main",

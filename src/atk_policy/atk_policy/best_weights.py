@@ -50,11 +50,17 @@ class BestWeights:
 
     def facts(self) -> dict[str, float | int | None]:
         """See `tensors`; an infinite error is no JSON."""
-        return {"step": self.step, "error": self._error if self.step is not None else None, "since": self._since}
+        return {
+            "step": self.step,
+            "error": self._error if self.step is not None else None,
+            "since": self._since,
+        }
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, float | int | None]) -> None:
         """From a checkpoint's tensors (of which those of `tensors` are taken) and `facts`."""
-        self._weights = {name.removeprefix(_PREFIX): v for name, v in tensors.items() if name.startswith(_PREFIX)}
+        self._weights = {
+            name.removeprefix(_PREFIX): v for name, v in tensors.items() if name.startswith(_PREFIX)
+        }
         step, error, since = facts["step"], facts["error"], facts["since"]
         self.step = None if step is None else int(step)
         self._error = math.inf if error is None else float(error)

@@ -102,11 +102,18 @@ class DistillationHistory(_Config):
     step: list[int] = []
     train: list[float] = []
     held_out: list[float] = []
-    held_out_error: list[float] = []  # mean |error| of the normalised action chunk, comparable between policy classes
+    held_out_error: list[
+        float
+    ] = []  # mean |error| of the normalised action chunk, comparable between policy classes
     best_step: int | None = None  # of the weights that were kept, when those are the best
     kept: list[float] = []  # E |m|_1, mean over members
     price: list[float] = []  # of a point, mean over members
     retention: list[list[list[float]]] = []  # (records, members, C)
+
+    def kept_record(self) -> tuple[float, float, float]:
+        """(train, held-out, held-out action error) of the record whose weights were kept."""
+        at = -1 if self.best_step is None else self.step.index(self.best_step)
+        return self.train[at], self.held_out[at], self.held_out_error[at]
 
 
 @dataclass(frozen=True)
@@ -245,7 +252,9 @@ def distill(
         ValueError: a stage with a mask that is to keep its best weights or to end early.
     """
     if masked and (stage.keep != "last" or stage.patience):
-        raise ValueError("with a mask only the last weights can be kept, after all steps: the error rises as points go")
+        raise ValueError(
+            "with a mask only the last weights can be kept, after all steps: the error rises as points go"
+        )
     run = _Run(
         train,
         template_uv_px,

@@ -39,6 +39,7 @@ from atk_perception.robot_description import RobotDescription
 from atk_policy.command_output import CommandOutput
 from atk_policy.command_plan import CommandPlan, FloatArray
 from atk_policy.command_sinks.joint_trajectory import trajectory_message
+from atk_policy.inference import DEFAULT_INFERENCE, INFERENCES
 from atk_policy.policy_runner import DISCONTINUITY_NS, Arrival, PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder, RunFolderError
 from atk_policy.safety import CONFIDENCE_MIN, SafetyLimits
@@ -85,6 +86,12 @@ class PolicyNode(ManagedNode):
             maximum=1.0,
         )
         self.declare(
+            "inference_backend",
+            DEFAULT_INFERENCE,
+            f"what the policy's network runs in: {', '.join(INFERENCES)} (needs 'export_policy')",
+            read_only=True,
+        )
+        self.declare(
             "hold_limit_s",
             10.0,
             "a run that holds for so long ends as a fault [s]",
@@ -111,7 +118,9 @@ class PolicyNode(ManagedNode):
             confidence_min=self.parameter("confidence_min"),
             velocity_scale=self.parameter("velocity_scale"),
         )
-        self._runner = PolicyRunner(self._run, self._robot, limits=limits)
+        self._runner = PolicyRunner(
+            self._run, self._robot, limits=limits, inference_backend=self.parameter("inference_backend")
+        )
         self._output = CommandOutput(self, self._robot)
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
         # With scene_check 'moveit' every plan is looked at by the moveit node.

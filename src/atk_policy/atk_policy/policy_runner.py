@@ -13,15 +13,14 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from atk_perception.frames import Frame
 from atk_perception.keypoint_tracker import KeypointObservation
 from atk_perception.robot_description import RobotDescription
 from atk_policy.action_queue import ActionQueue
 from atk_policy.command_plan import CommandPlan
+from atk_policy.inference import DEFAULT_INFERENCE, make_inference
 from atk_policy.kinematics import scene_of
-from atk_policy.policies.protocol import PolicyInput
 from atk_policy.run_folder import RunFolder
 from atk_policy.safe_motion import SafeMotion, Scene
 from atk_policy.safety import Evidence, SafetyLimits, violation
@@ -98,9 +97,11 @@ class PolicyRunner:
         limits: of the safety layer; by default those of `robot`.
         scene: what else the arm must keep clear of; by default what `robot.scene_check` says.
         ensemble_decay: see ActionQueue; by default what the run folder says.
+        inference_backend: what the network runs in, a name in inference.py.
 
     Raises:
-        RunFolderError: the run folder was made for a robot that differs in what matters.
+        RunFolderError: the run folder was made for a robot that differs in what matters, or has nothing for the backend.
+        ValueError: no such backend.
         RobotDescriptionError: the robot's kinematic model cannot be used.
     """
 
@@ -112,9 +113,11 @@ class PolicyRunner:
         limits: SafetyLimits | None = None,
         scene: Scene | None = None,
         ensemble_decay: float | None = None,
+        inference_backend: str = DEFAULT_INFERENCE,
     ) -> None:
         run.require_robot(robot)
         self._run = run
+        self._infer = make_inference(inference_backend, run)
         self._limits = limits or SafetyLimits.of(robot)
         self._motion = SafeMotion(self._limits.motion, scene or scene_of(robot))
         self._period_ns = robot.control_period_ns
@@ -132,7 +135,10 @@ class PolicyRunner:
         self._at_picture: FloatArray | None = None  # where the arm was when the present picture was new
         self.state = RunState.IDLE
         self.cause = ""
-        self.last_chunk: FloatArray | None = None
+        self.last_chunk: FloatArray | None = (
+            None  # inferred on the last frame; None where an older one is followed
+        )
+        self._inferred_ns: int | None = None  # stamp of the frame that the newest chunk is for
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -248,6 +254,7 @@ class PolicyRunner:
         """What was planned before a hold is not what should be done after it."""
         self._queue.clear()
         self._history.clear()
+        self._inferred_ns = None
 
     def _is_discontinuity(self, stamp_ns: int) -> bool:
         """Whether this frame does not follow on the last one."""
@@ -281,19 +288,23 @@ class PolicyRunner:
     def _act(self, frame: Frame[KeypointObservation]) -> None:
         self._history.append(frame)
         file = self._run.file
+        if self._inferred_ns is not None:
+            # Half a period off, so that the jitter of stamps does not put off an inference by a frame.
+            followed_ns = frame.stamp_ns - self._inferred_ns + self._period_ns // 2
+            if 0 <= followed_ns < file.execution_horizon * self._period_ns:
+                self.last_chunk = None
+                return
         newest = len(self._history) - 1
         frames = [
             self._history[max(0, newest - k * file.history_stride)] for k in range(file.history - 1, -1, -1)
         ]
-        arrays = (
-            np.stack([f.payload.uv_px for f in frames]),
-            np.stack([f.payload.visible for f in frames]),
-            np.stack([f.robot.vector() for f in frames]),
-        )
-        with torch.inference_mode():
-            seen = PolicyInput(*(torch.from_numpy(a.astype(np.float32))[None] for a in arrays))
-            self.last_chunk = self._run.policy.act(seen)[0].numpy().astype(np.float64)
+        self.last_chunk = self._infer(
+            np.stack([f.payload.uv_px for f in frames]).astype(np.float32),
+            np.stack([f.payload.visible for f in frames]).astype(np.float32),
+            np.stack([f.robot.vector() for f in frames]).astype(np.float32),
+        ).astype(np.float64)
         self._queue.add(frame.stamp_ns, self.last_chunk)
+        self._inferred_ns = frame.stamp_ns
 
     def _wanted(self, time_ns: int) -> tuple[FloatArray, FloatArray] | str:
         """(J + 1,) the action for a time and its rate of change, or why there is none."""

@@ -163,7 +163,7 @@ def _follow_recorded(
             seen.tracker_state is TrackerState.TRACKING,
             frame.action,
             step.command if running else unknown,
-            runner.last_chunk if running else unknown_chunk,
+            runner.last_chunk if running and runner.last_chunk is not None else unknown_chunk,
             tracker_ms[frame.stamp_ns],
             step.inference_ms,
             "" if running else step.cause,

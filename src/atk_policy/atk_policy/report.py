@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 if TYPE_CHECKING:
+    from atk_policy.distillation import DistillationHistory
     from atk_policy.selection import SelectionResult
 
 matplotlib.use("Agg")
@@ -49,8 +50,10 @@ def write_report(result: SelectionResult, folder: Path) -> None:
 def metrics(result: SelectionResult) -> dict[str, Any]:
     """What metrics.json holds."""
     ids = result.candidates.ids[result.keep]
-    refit = result.refit_history
+    train, held_out, held_out_error = result.refit_history.kept_record()
     return {
+        "policy": result.config.policy.name,
+        "encoder": result.config.policy.encoder,
         "keypoints_kept": int(result.keep.sum()),
         "keypoints_candidates": len(result.keep),
         "keypoints_trackable": int(result.trackable.sum()),
@@ -58,8 +61,9 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         "demonstrations": len(result.demonstrations),
         "demonstrations_held_out": len(result.held_out),
         "frames": sum(len(d) for d in result.demonstrations),
-        "loss_train": _finite(refit.train[-1]),
-        "loss_held_out": _finite(refit.held_out[-1]),
+        "loss_train": _finite(train),
+        "loss_held_out": _finite(held_out),
+        "action_error_held_out": _finite(held_out_error),
         "joint_error_rad": [round(float(e), 5) for e in result.held_out_joint_error_rad],
         "keypoints": [
             {
@@ -74,7 +78,16 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         ],
         "seconds": result.seconds,
         "peak_rss_mb": round(result.peak_rss_mb),
+        "curves": {"select": _curves(result.select_history), "refit": _curves(result.refit_history)},
     }
+
+
+def _curves(history: DistillationHistory) -> dict[str, Any]:
+    """Everything of a stage by step but the retention of every candidate."""
+    curves: dict[str, Any] = {"step": history.step, "best_step": history.best_step}
+    for name in ("train", "held_out", "held_out_error", "kept"):
+        curves[name] = [_finite(value) for value in getattr(history, name)]
+    return curves
 
 
 def _finite(value: float) -> float | None:
@@ -242,6 +255,7 @@ def _timing(result: SelectionResult) -> Figure:
 def _page(pictures: dict[str, str], summary: dict[str, Any]) -> str:
     facts = (
         f"{summary['keypoints_kept']} of {summary['keypoints_candidates']} candidates kept, "
+        f"policy {summary['policy']} ({summary['encoder']}), "
         f"{summary['demonstrations']} demonstrations with {summary['frames']} frames, "
         f"{sum(summary['seconds'].values()):.0f} s, peak memory {summary['peak_rss_mb']} MiB"
     )

@@ -3,6 +3,7 @@
 keypoints.yaml, template.png   the keypoint set (atk_perception.keypoint_set)
 policy.yaml                    policy class and sizes, and what it was trained for
 policy.safetensors             weights and normalisation statistics
+policy.onnx                    the same as one graph, where 'export_policy' was run (export_onnx.py)
 robot.yaml                     the robot description that it was trained with
 report/                        pictures and metrics.json, for people
 """
@@ -15,17 +16,19 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from atk_policy.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from atk_policy.policies import make_policy
+from atk_policy.policies.encoders import DEFAULT_ENCODER
 from atk_policy.policies.protocol import Policy
 
 FORMAT_VERSION = 1
 POLICY_FILE = "policy.yaml"
 WEIGHTS_FILE = "policy.safetensors"
+ONNX_FILE = "policy.onnx"
 ROBOT_FILE = "robot.yaml"
 REPORT_FOLDER = "report"
 
@@ -42,16 +45,19 @@ class PolicyFile(_Model):
     """Schema of policy.yaml, format version 1.
 
     Attributes:
-        policy: name in atk_policy.policies; sizes: arguments of the class beyond those below.
+        policy: name in atk_policy.policies; encoder: in atk_policy.policies.encoders; sizes: arguments of the class
+            beyond those below.
         keypoint_set: name of the set whose keypoints it takes, in the order of `keypoint_ids`.
         horizon, history, history_stride: see PolicyConfig.
         ensemble_decay: see ActionQueue.
+        execution_horizon: control periods that a chunk is followed before the next is inferred (receding horizon).
         matcher, tracker: names in atk_perception.registry that the training tracks were made with.
         trained: how, for people.
     """
 
     format_version: int = FORMAT_VERSION
     policy: str
+    encoder: str = DEFAULT_ENCODER
     sizes: dict[str, int] = {}
     keypoint_set: str
     keypoint_ids: list[int] = Field(min_length=1)
@@ -59,6 +65,7 @@ class PolicyFile(_Model):
     history: int = Field(ge=1)
     history_stride: int = Field(ge=1)
     ensemble_decay: float = Field(ge=0.0)
+    execution_horizon: int = Field(default=1, ge=1)
     control_rate_hz: float = Field(gt=0.0)
     joint_names: list[str] = Field(min_length=1)
     camera: str
@@ -67,6 +74,24 @@ class PolicyFile(_Model):
     matcher: str
     tracker: str
     trained: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _reaches(self) -> PolicyFile:
+        check_execution_horizon(self.execution_horizon, self.horizon)
+        return self
+
+
+def check_execution_horizon(execution_horizon: int, horizon: int) -> None:
+    """Refuse to follow a chunk for longer than it is.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if execution_horizon > horizon:
+        raise ValueError(
+            f"execution_horizon is {execution_horizon}, but a chunk has only {horizon} actions (horizon); "
+            f"give 1 to {horizon}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +194,7 @@ def _load_policy(path: Path, file: PolicyFile) -> Policy:
             joints=len(file.joint_names),
             horizon=file.horizon,
             history=file.history,
+            encoder=file.encoder,
             **file.sizes,
         )
         tensors, _ = load_checkpoint(path)

@@ -15,6 +15,7 @@ from atk_perception.robot_description import RobotDescription, RobotDescriptionE
 from atk_policy.demonstrations import DemonstrationError, find_bags
 from atk_policy.run_folder import REPORT_FOLDER
 from atk_policy.selection import STAGES, SelectionConfig, SelectionError, select_keypoints
+from atk_policy.training_log import TrainingLogError
 
 USER_ERRORS = (
     BagError,
@@ -23,6 +24,7 @@ USER_ERRORS = (
     JointStateError,
     RobotDescriptionError,
     SelectionError,
+    TrainingLogError,
 )
 
 DESCRIPTION = """\
@@ -46,6 +48,9 @@ settings (--config, YAML; only what differs from the defaults, which are meant t
   name: sushi            # of the keypoint set
   candidates: {count: 512}
   select: {alpha: 0.001} # lower keeps more points, for fine-grained tasks
+  policy: {name: flow, encoder: attention}   # mlp, gaussian, diffusion, flow; concat, attention
+  refit: {steps: 4000, keep: best, patience: 10}
+  log: {tensorboard: true}                   # RUN/.select/tensorboard
 """
 
 
@@ -148,6 +153,7 @@ def main() -> None:
     print(
         f"{metrics['keypoints_kept']} of {metrics['keypoints_candidates']} keypoints kept; look at {report / 'index.html'}"
     )
+    metrics.pop("curves")  # for the file, not for a line
     print(json.dumps({**metrics, "run_folder": str(run.path)}))
     sys.stdout.flush()
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from atk_perception.candidates import sample_candidates
 from atk_perception.keypoint_set import KeypointSet
@@ -48,8 +48,10 @@ from atk_policy.distillation import (
     TrainingData,
     distill,
 )
+from atk_policy.policies import make_policy
 from atk_policy.report import write_report
-from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder
+from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder, check_execution_horizon
+from atk_policy.training_log import LogConfig, TrainingLog, check_log
 
 Progress = Callable[[str, float, str], None]
 STAGES = ("read", "track", "select", "refit", "report")
@@ -110,6 +112,18 @@ class SelectionConfig(_Config):
     )
     refit: StageConfig = StageConfig(steps=1500, batch=512, members=1, learning_rate=1.5e-3)
     ensemble_decay: Annotated[float, Field(ge=0.0)] = 0.2
+    execution_horizon: Annotated[int, Field(ge=1)] = 1  # periods that a chunk is followed before the next
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> SelectionConfig:
+        check_execution_horizon(self.execution_horizon, self.policy.horizon)
+        if self.select.keep != "last" or self.select.patience:
+            raise ValueError(
+                "select.keep must be 'last' and select.patience 0: while the mask takes points away the error rises, so the "
+                "best weights would be those from before it chose. Give keep and patience to refit"
+            )
+        return self
 
     @classmethod
     def load(cls, path: Path | str | None) -> SelectionConfig:
@@ -183,8 +197,11 @@ def select_keypoints(
     Raises:
         DemonstrationError, BagError, JointStateError: demonstrations that cannot be used.
         SelectionError: no candidate can be tracked, or a setting does not fit the demonstrations.
+        TrainingLogError: a log was asked for whose package is not installed.
     """
     config = config or SelectionConfig()
+    check_log(config.log)
+    _check_packages(config.policy)
     clock = _Stopwatch(progress)
     torch.manual_seed(config.seed)
     # These networks are small: handing their work to other threads costs more than it saves (5 times, measured).
@@ -225,6 +242,7 @@ def select_keypoints(
         result.policy,
         PolicyFile(
             policy=config.policy.name,
+            encoder=config.policy.encoder,
             sizes=result.policy.sizes,
             keypoint_set=candidates.name,
             keypoint_ids=candidates.ids[result.selection.keep].tolist(),
@@ -232,6 +250,7 @@ def select_keypoints(
             history=config.policy.history,
             history_stride=config.policy.history_stride,
             ensemble_decay=config.ensemble_decay,
+            execution_horizon=config.execution_horizon,
             control_rate_hz=robot.control_rate_hz,
             joint_names=list(robot.joints.names),
             camera=robot.camera.name,
@@ -362,6 +381,7 @@ def choose(
 
     clock.start("select")
     possible = torch.from_numpy(trackable)
+    select_log = TrainingLog(config.log, work, "select")
     joint = distill(
         train.keypoints(possible),
         None if test is None else test.keypoints(possible),
@@ -372,8 +392,10 @@ def choose(
         masked=True,
         seed=config.seed,
         report=clock.report,
+        log=select_log,
         checkpoint=checkpoints / "select.safetensors",
     )
+    select_log.close()
     assert joint.phi is not None
     retention = np.zeros(len(trackable))
     retention[trackable] = torch.sigmoid(joint.phi).double().numpy()
@@ -390,6 +412,7 @@ def choose(
 
     clock.start("refit")
     kept = torch.from_numpy(keep)
+    refit_log = TrainingLog(config.log, work, "refit")
     refit = distill(
         train.keypoints(kept),
         None if test is None else test.keypoints(kept),
@@ -400,8 +423,10 @@ def choose(
         masked=False,
         seed=config.seed + 1,
         report=clock.report,
+        log=refit_log,
         checkpoint=checkpoints / "refit.safetensors",
     )
+    refit_log.close()
     policy = refit.policies[0]
     measured = test if test is not None else train
     selection = SelectionResult(
@@ -419,7 +444,7 @@ def choose(
         refit_history=refit.history,
         held_out_joint_error_rad=joint_error_by_horizon(refit, measured.keypoints(kept), config.policy),
     )
-    return Chosen(policy, refit.history.held_out[-1], selection)
+    return Chosen(policy, refit.history.kept_record()[1], selection)
 
 
 def hard_set(
@@ -460,12 +485,27 @@ def _training_key(
     demonstrations: Sequence[Demonstration], candidates: KeypointSet, config: SelectionConfig
 ) -> str:
     """Changes with anything that training depends on, so that a checkpoint is never continued wrongly."""
-    digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode())
+    settings = config.model_dump(mode="json", exclude={"log", "ensemble_decay", "execution_horizon"})
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(candidates.uv_px.tobytes())
     for d in demonstrations:
         for array in (d.uv_px, d.visible, d.robot, d.action):
             digest.update(np.ascontiguousarray(array).tobytes())
     return f"training-{digest.hexdigest()[:16]}"
+
+
+def _check_packages(config: PolicyConfig) -> None:
+    """Whatever the policy class needs is there, before anything is tracked.
+
+    Raises:
+        SelectionError: it is not.
+    """
+    try:
+        make_policy(
+            config.name, keypoints=1, joints=1, horizon=config.horizon, history=config.history, **config.sizes
+        )
+    except ValueError as error:
+        raise SelectionError(str(error)) from error
 
 
 def peak_rss_mb() -> float:

@@ -59,7 +59,12 @@ class TrainingLog:
             identity = hashlib.sha256(f"{work.resolve()}/{stage}".encode()).hexdigest()[:16]
             work.mkdir(parents=True, exist_ok=True)
             self._wandb_run = _wandb().init(
-                project=config.wandb_project, name=stage, id=identity, resume="allow", dir=str(work), reinit="create_new"
+                project=config.wandb_project,
+                name=stage,
+                id=identity,
+                resume="allow",
+                dir=str(work),
+                reinit="create_new",
             )
 
     def __call__(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -17,12 +17,12 @@ TRAIN_STEPS = 100  # of the noise schedule, as in Diffusion Policy (Chi et al. 2
 
 
 class DiffusionPolicy(SamplingPolicy):
-    """The network predicts the velocity v = sqrt(abar) e - sqrt(1 - abar) a (Salimans and Ho 2022).
+    """The network predicts the action a that x_k was made of.
 
-        x_k = sqrt(abar_k) a + sqrt(1 - abar_k) e,      min  E |net(x_k, k | seen) - v|^2
+        x_k = sqrt(abar_k) a + sqrt(1 - abar_k) e,      min  E |net(x_k, k | seen) - a|^2
 
-    Not the noise e itself: at the first of few steps x is all noise, and an action derived from a predicted e would be a
-    division by almost nothing.
+    Not the noise e: at the first of few steps x is all noise, and an action derived from a predicted e would be a division by
+    almost nothing. And not a mixture of both, for the reason given in flow.py.
 
     Args:
         steps: of DDIM, without noise between them.
@@ -42,9 +42,7 @@ class DiffusionPolicy(SamplingPolicy):
     ) -> None:
         if steps > TRAIN_STEPS:
             raise ValueError(f"policy 'diffusion' has {steps} steps; at most {TRAIN_STEPS}")
-        super().__init__(
-            keypoints, joints, horizon, history, encoder=encoder, width=width, blocks=blocks
-        )
+        super().__init__(keypoints, joints, horizon, history, encoder=encoder, width=width, blocks=blocks)
         self.sizes = {"width": width, "blocks": blocks, "steps": steps}
         self._scheduler = _scheduler(steps)
 
@@ -52,10 +50,7 @@ class DiffusionPolicy(SamplingPolicy):
         """See `SamplingPolicy`."""
         step = (noise.time * TRAIN_STEPS).long()
         noisy = self._scheduler.add_noise(target, noise.chunk, step)
-        velocity = self._scheduler.get_velocity(target, noise.chunk, step)
-        predicted = self.network(condition, noisy, step / TRAIN_STEPS)
-        result: Tensor = (predicted - velocity).square().mean(dim=(-2, -1))
-        return result
+        return (self.network(condition, noisy, step / TRAIN_STEPS) - target).square().mean(dim=(-2, -1))
 
     def sample(self, condition: Tensor, noise: Tensor) -> Tensor:
         """See `SamplingPolicy`."""
@@ -77,12 +72,12 @@ def _scheduler(steps: int) -> Any:
     except ImportError as error:
         raise ValueError(
             f"policy 'diffusion' takes its noise schedule from diffusers, which cannot be imported ({error}); install it: "
-            "pip install -r requirements/diffusion.txt, or choose policy 'flow', which needs nothing"
+            "pip install diffusers==0.42.1, or choose policy 'flow', which needs nothing"
         ) from error
     scheduler = DDIMScheduler(
         num_train_timesteps=TRAIN_STEPS,
         beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
+        prediction_type="sample",
         clip_sample=False,  # actions are normalised to unit variance, not to a box
         timestep_spacing="trailing",  # begins where all is noise, as `act` does
     )

@@ -52,7 +52,9 @@ class GaussianPolicy(Policy):
         log_std = LOG_STD_MIN + (LOG_STD_MAX - LOG_STD_MIN) * torch.sigmoid(raw)
         return mean, log_std
 
-    def negative_log_likelihood(self, seen: PolicyInput, action: Tensor, noise: Noise | None = None) -> Tensor:
+    def negative_log_likelihood(
+        self, seen: PolicyInput, action: Tensor, noise: Noise | None = None
+    ) -> Tensor:
         """See `Policy`; the density itself, no constant left out."""
         mean, log_std = self.forward(seen)
         squared = ((self.target(seen, action) - mean) * torch.exp(-log_std)).square()

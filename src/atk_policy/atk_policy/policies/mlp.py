@@ -53,7 +53,9 @@ class MlpPolicy(Policy):
         chunk: Tensor = self.head(self.trunk(functional.silu(features)))
         return chunk.reshape(*chunk.shape[:-1], self.horizon, self.joints + 1)
 
-    def negative_log_likelihood(self, seen: PolicyInput, action: Tensor, noise: Noise | None = None) -> Tensor:
+    def negative_log_likelihood(
+        self, seen: PolicyInput, action: Tensor, noise: Noise | None = None
+    ) -> Tensor:
         """See `Policy`; the constant log 2 is left out."""
         return (self.forward(seen) - self.target(seen, action)).abs().mean(dim=(-2, -1))
 

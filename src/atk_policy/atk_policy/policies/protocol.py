@@ -135,7 +135,9 @@ class Policy(nn.Module, ABC):
         return decode_action(predicted * self.action_scale + self.action_mean, seen.robot[..., -1, :])
 
     @abstractmethod
-    def negative_log_likelihood(self, seen: PolicyInput, action: Tensor, noise: Noise | None = None) -> Tensor:
+    def negative_log_likelihood(
+        self, seen: PolicyInput, action: Tensor, noise: Noise | None = None
+    ) -> Tensor:
         """-log pi(action given seen) per sample, (B,), as the mean over the chunk's H (J + 1) values.
 
         `action` is (B, H, J + 1), absolute. A class that samples needs `noise` and answers what stands for -log pi at it.

@@ -76,16 +76,22 @@ class SamplingPolicy(Policy):
         result: Tensor = self.head(hidden + condition)
         return result.unflatten(-1, (self.horizon, self.joints + 1))
 
-    def negative_log_likelihood(self, seen: PolicyInput, action: Tensor, noise: Noise | None = None) -> Tensor:
+    def negative_log_likelihood(
+        self, seen: PolicyInput, action: Tensor, noise: Noise | None = None
+    ) -> Tensor:
         """See `Policy`; a bound on -log pi up to scale and a constant, one noise per sample."""
         if noise is None:
-            raise ValueError(f"{type(self).__name__} needs the noise at which its loss is looked at; see protocol.Noise")
+            raise ValueError(
+                f"{type(self).__name__} needs the noise at which its loss is looked at; see protocol.Noise"
+            )
         return self.loss_at(self.condition(seen), self.target(seen, action), noise)
 
     def act(self, seen: PolicyInput) -> Tensor:
         """See `Policy`; the sample that begins at `start_noise`."""
         condition = self.condition(seen)
-        return self.chunk(seen, self.sample(condition, self.start_noise.expand(*condition.shape[:-1], -1, -1)))
+        return self.chunk(
+            seen, self.sample(condition, self.start_noise.expand(*condition.shape[:-1], -1, -1))
+        )
 
     @abstractmethod
     def loss_at(self, condition: Tensor, target: Tensor, noise: Noise) -> Tensor:
