@@ -84,9 +84,10 @@ def held_out_error(
     return float((policy.target(seen, policy.act(seen)) - wanted).abs().mean())
 
 
-def knee(
-    errors: npt.NDArray[np.float64], reference: float, tolerance: float
-) -> int:
-    """Index of the first of G nested sets, (G,) errors, that is within `tolerance` of `reference`; else of the best."""
-    enough = errors <= (1.0 + tolerance) * reference
+def knee(errors: npt.NDArray[np.float64], limit: float) -> int:
+    """Index of the first of some nested sets with (G,) errors, fewest points first, that is at or under `limit`.
+
+    When none is, the index of the best.
+    """
+    enough = errors <= limit
     return int(np.argmax(enough)) if enough.any() else int(np.argmin(errors))

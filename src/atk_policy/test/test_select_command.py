@@ -33,7 +33,8 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 STEPS = 16
 SMALL = {
     "candidates": {"count": 40, "transferred_min": 0.5},
-    "select": {"steps": 60, "batch": 32, "members": 2},
+    "choice": {"measure": {"steps": 20, "batch": 16, "folds": 2}},
+    "select": {"steps": 60, "batch": 32, "members": 2, "folds": 2},
     "refit": {"steps": 60, "batch": 32},
     "policy": {"horizon": 4, "sizes": {"width": 16, "blocks": 1}},
 }
@@ -210,7 +211,10 @@ def test_candidates_gather_where_the_first_images_differ():
     ("content", "match"),
     [
         ("alpha: 1", "alpha"),
-        ("select: {alpha: -1}", "alpha"),
+        ("select: {penalty: {alpha: -1}}", "alpha"),
+        ("choice: {objective: best}", "objective"),
+        ("select: 3", "select"),
+        ("- 1", "used"),
         ("candidates: 3", "candidates"),
         ("[", "YAML|used"),
     ],
@@ -224,11 +228,19 @@ def test_settings_that_cannot_be_used_are_explained(tmp_path, content, match):
 
 def test_settings_change_only_what_they_name(tmp_path):
     path = tmp_path / "settings.yaml"
-    path.write_text("select: {alpha: 0.001}")
+    path.write_text("choice: {tolerance: 0.1}")
     config, default = SelectionConfig.load(path), SelectionConfig()
-    assert config.select.alpha == 0.001
-    assert config.select.steps == default.select.steps
+    assert config.choice.tolerance == 0.1
+    assert config.choice.keypoints_max == default.choice.keypoints_max
     assert config.refit == default.refit
+
+
+def test_the_published_objective_is_chosen_by_its_name(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("{choice: {objective: published}, select: {penalty: {alpha: 0.005}}}")
+    config = SelectionConfig.load(path)
+    assert config == SelectionConfig.published(0.005)
+    assert (config.select.gates, config.select.cross_fit, config.select.members) == ("bernoulli", False, 1)
 
 
 def test_user_errors_end_with_one_line_and_status_1(bags, tmp_path):
