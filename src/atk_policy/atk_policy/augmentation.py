@@ -43,7 +43,9 @@ class AugmentationConfig(BaseModel):
     unseen_noise_px: NotNegative = 4.0  # and off by this
     dropped_frames: Probability = 0.05  # the camera or the tracker was late: an observation of...
     dropped_frames_max: Annotated[int, Field(ge=1)] = 2  # ...up to so many frames ago
-    viewpoint: NotNegative = 0.003  # random affine map of all points: 0.003 moves one 300 px off the centre by 1 px
+    viewpoint: NotNegative = (
+        0.003  # random affine map of all points: 0.003 moves one 300 px off the centre by 1 px
+    )
     viewpoint_px: NotNegative = 1.0  # and its shift
     joint_noise_rad: NotNegative = 0.01  # the target stays absolute, so the policy learns to come back
     gripper_noise_m: NotNegative = 0.001
@@ -92,9 +94,7 @@ class Augmentation:
         # Points that are not seen hold on to their last estimate.
         unseen = torch.maximum(chance(config.dropout, points), neighbourhood(config.cluster_dropout))
         old = torch.maximum(observed - ago(config.unseen_frames), first) if config.unseen_frames else observed
-        uv_px = torch.where(
-            unseen[..., None, :, None] > 0, data.seen(old, history, stride).uv_px, seen.uv_px
-        )
+        uv_px = torch.where(unseen[..., None, :, None] > 0, data.seen(old, history, stride).uv_px, seen.uv_px)
         visible = seen.visible * (1.0 - unseen[..., None, :])
 
         # Points that are seen in the wrong place.
@@ -107,7 +107,9 @@ class Augmentation:
         )
         offset_px = scale_px[..., None] * normal(points, 2)
         offset_px += config.cluster_offset_px * neighbourhood(1.0)[..., None] * normal(1, 2)
-        offset_px += config.transfer_failure_px * neighbourhood(config.transfer_failure)[..., None] * normal(1, 2)
+        offset_px += (
+            config.transfer_failure_px * neighbourhood(config.transfer_failure)[..., None] * normal(1, 2)
+        )
 
         # A camera that is not quite where it was.
         uv_px = uv_px + offset_px[..., None, :, :]

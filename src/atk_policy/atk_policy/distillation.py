@@ -182,7 +182,8 @@ class TrainingData:
 
     def demonstration(self) -> Tensor:
         """(M,) the number of each frame's demonstration, 0 to D - 1."""
-        return torch.unique(self.first, return_inverse=True)[1]
+        number: Tensor = torch.unique(self.first, return_inverse=True)[1]
+        return number
 
     def chunks(self, index: Tensor, horizon: int) -> Tensor:
         """(..., H, J + 1) actions from frame `index` on; after an episode's end its last one holds."""
@@ -240,8 +241,9 @@ def distill(
     Args:
         train, held_out: frames; the held-out ones are only ever measured.
         template_uv_px: (N, 2).
-        masks: (S, N) 0 or 1, the keypoints that each member has; without them all have all. Members with masks are
-            trained without their fold (see `fold_of`), so that they can be measured on it.
+        masks: (S, N) 0 or 1, the keypoints that each member has, `stage.folds` members in a row for each set; without
+            them all have all. Members with masks are trained without their fold (see `fold_of`), so that they can be
+            measured on it.
         report: called now and then with (share done, one line); what it raises ends the training.
         log: called as often with (step, scalars by name), see training_log.py.
         checkpoint: file to continue from when it exists and to write now and then; a run that is
@@ -303,13 +305,19 @@ class _Run:
         self._augment = Augmentation(augmentation_config, template_uv_px)
         self._generator = torch.Generator().manual_seed(seed)
         self._masks = masks
-        self._policy_frames, self._gate_frames = _frames(train, stage, seed, learnt=masked, given=masks is not None)
+        # Members with other masks but the same fold differ in nothing else, neither weights nor batches nor failures:
+        # so their errors differ by what the masks are worth, and not by luck.
+        self._different = stage.members if masks is None else stage.folds
+        self._policy_frames, self._gate_frames = _frames(
+            train, stage, seed, learnt=masked, given=masks is not None
+        )
         points, size = train.uv_px.shape[1], train.robot.shape[1]
         statistics = train.statistics(policy_config.horizon)
         self._members: list[Policy] = []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for _ in range(stage.members):
+            for number in range(stage.members):
+                if number % self._different == 0:
+                    torch.manual_seed(seed)
                 member = make_policy(
                     policy_config.name,
                     keypoints=points,
@@ -395,8 +403,14 @@ class _Run:
         `open_share` of the samples see all points.
         """
         config, generator = self._policy_config, self._generator
+        frames = frames[: self._different]
         index = torch.stack([f[torch.randint(len(f), (batch,), generator=generator)] for f in frames])
         seen = self._augment.observe(self._train, index, config.history, config.history_stride, generator)
+        action = self._train.chunks(index, config.horizon)
+        if self._masks is not None:
+            sets = len(self._masks) // len(frames)
+            action = action.repeat(sets, 1, 1, 1)
+            seen = PolicyInput(*(v.repeat(sets, *[1] * (v.dim() - 1)) for v in seen if v is not None))
         if self.gates is not None:
             drawn = self.gates.sample(batch, generator)
             drawn = drawn if gates_learn else drawn.detach()
@@ -406,8 +420,8 @@ class _Run:
             seen = seen._replace(mask=torch.cat([torch.ones_like(drawn[:, :full]), drawn[:, full:]], dim=1))
         elif self._masks is not None:
             seen = seen._replace(mask=self._masks[:, None].expand(-1, batch, -1))
-        noise = self._noise((len(frames), batch), generator)
-        return self._losses(parameters, seen, self._train.chunks(index, config.horizon), noise).mean(dim=1)
+        noise = self._noise((self._stage.members, batch), generator)
+        return self._losses(parameters, seen, action, noise).mean(dim=1)
 
     def _noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Noise | None:
         """What a policy that samples needs for `shape` samples; nothing is drawn for the others."""

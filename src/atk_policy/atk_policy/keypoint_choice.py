@@ -2,10 +2,10 @@
 
 `automatic` needs no tuning:
 
-    gates on the path of penalties, several members      when does each point leave, in how many of them
-        -> stability.py, rigid_parts.py                  an order of all points, duplicates merged
-        -> cross_validation.py                           held-out error of the first 1, 2, 3, ... of them
-        -> the smallest set within a tolerance of the best of the path and of the full set
+    gates on a path of penalties, several members       when does each point leave, in how many of them
+        -> rigid_parts.py, stability.py                 which parts survive longest, which points on them
+        -> cross_validation.py                          held-out error of the first 1, 2, 3, ... parts
+        -> the fewest parts within a tolerance of the best, none that costs nothing to take away
 
 `published` is method.md: one Bernoulli mask, one fixed alpha, and what it rather keeps than drops.
 """
@@ -36,14 +36,14 @@ from atk_policy.distillation import (
 )
 from atk_policy.penalty import PenaltyConfig
 from atk_policy.rigid_parts import rigid_parts, rigid_share
-from atk_policy.stability import near_duplicates, order_points, survival
+from atk_policy.stability import near_duplicates, points_of_part, ranked_parts, survival
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
-AUTOMATIC = StageConfig(steps=800, batch=128, members=8, folds=4, learning_rate=2e-3, warm_up=0.15)
+AUTOMATIC = StageConfig(steps=800, batch=128, members=8, folds=4, learning_rate=2e-3, warm_up=0.25)
 # method.md: gates, objective and alpha as published; the pace is ours (see distillation.py).
 PUBLISHED = StageConfig(
     steps=1000,
@@ -65,10 +65,18 @@ class ChoiceConfig(BaseModel):
     objective: Literal["automatic", "published"] = "automatic"
     keypoints_min: Count = 4  # a transfer needs three points to be believed
     keypoints_max: Count = 12
-    tolerance: Annotated[float, Field(ge=0.0)] = 0.05  # of the held-out error, that fewer points may cost
-    merge: bool = True  # automatic: near-duplicates on a rigid part count as one
-    merge_px: Annotated[float, Field(ge=0.0)] = 6.0  # published: two points closer than this see the same patch
-    measure: StageConfig = StageConfig(steps=500, batch=128, members=1, folds=4, learning_rate=2e-3)  # per set and fold
+    # Points on each part that matters. One is enough to predict an action, and too few to survive a hand in front
+    # of it, a wrong match or a dark corner in a new scene.
+    part_points: Count = 4
+    parts_max: Count = 6  # that are tried
+    tolerance: Annotated[float, Field(ge=0.0)] = 0.02  # of the held-out error, that fewer parts may cost
+    merge: bool = True  # automatic: the points of a rigid part stand for each other; False: each is a part
+    merge_px: Annotated[float, Field(ge=0.0)] = (
+        6.0  # published: two points closer than this see the same patch
+    )
+    measure: StageConfig = StageConfig(
+        steps=500, batch=128, members=1, folds=4, learning_rate=2e-3
+    )  # per set and fold
 
 
 @dataclass(frozen=True)
@@ -76,39 +84,33 @@ class Choice:
     """A keypoint set and its reasons. C trackable candidates, F folds, errors as in cross_validation.py.
 
     Attributes:
-        keep: (C,) the set. order: candidates in the order in which they were taken, at least those kept.
+        keep: (C,) the set.
         retention: (C,) how much of the path a point or a near-duplicate survives, mean over members; published:
             the probability that it is kept.
-        part_retention: (C,) the same of its rigid part. parts: (C,) number of that part.
-        sizes: (G,) points in the sets of the path. path_errors: (G, F). full_errors: (F,) with all candidates.
-        removal_errors: (points kept, F) of the set without each of its points, in the order of `order`, refitted.
-        limit: error at the tolerance line.
-        agreement: of the sets of this size that each round of folds would have chosen alone.
+        parts: (C,) number of the rigid part. part_retention: (C,) `retention` of that part.
+        path: the sets that were measured, as indices of candidates. path_errors: (G, F) of them.
+        full_errors: (F,) with all candidates.
+        limit: largest mean error that counts as good enough.
+        error: (F,) of the set.
+        point_removal, part_removal: by how much the mean error rises, as a share, when a kept point, or all points of
+            a part, are taken away and the policy is trained anew; by index of the point, number of the part.
+        agreement: mean over the sets that each round of folds would have chosen alone, at the same number of parts.
         history: of the gates' training.
     """
 
     keep: Bools
-    order: list[int]
     retention: Floats
-    part_retention: Floats
     parts: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
+    part_retention: Floats
+    path: list[list[int]]
     path_errors: Floats
     full_errors: Floats
-    removal_errors: Floats
     limit: float
+    error: Floats
+    point_removal: dict[int, float]
+    part_removal: dict[int, float]
     agreement: float
     history: DistillationHistory
-
-    @property
-    def error(self) -> float:
-        """Mean held-out error of the set."""
-        return float(self.path_errors[self.sizes == self.keep.sum()].mean())
-
-    def removal(self) -> dict[int, float]:
-        """By how much the held-out error rises when a point is taken away and the policy refitted, as a share."""
-        kept = [i for i in self.order if self.keep[i]]
-        return {i: float(e) for i, e in zip(kept, self.removal_errors.mean(1) / self.error - 1.0, strict=True)}
 
 
 def choose_keypoints(
@@ -159,82 +161,109 @@ def choose_keypoints(
     )
     assert outcome.retention is not None
     parts = rigid_parts(rigid_share(demonstrations, template_uv_px))
-    same_part = parts[:, None] == parts[None]
-    alone = np.eye(len(parts), dtype=np.bool_)
-
+    labels = parts if config.merge else np.arange(len(parts))
     if config.objective == "published":
         retention = outcome.retention.double().mean(0).numpy()
-        part_retention = np.array([retention[part].max() for part in same_part])
-        order = hard_set(retention, template_uv_px, config)
-        sizes, agreement = np.array([len(order)]), 1.0
+        path = [hard_set(retention, template_uv_px, config)]
+        part_retention, rounds = survival(retention[None, None], labels[:, None] == labels[None]), []
     else:
         # Records before the gates learn are the same for all.
-        path = np.array(outcome.history.retention)[np.array(outcome.history.step) > stage.warm_up * stage.steps]
-        groups = near_duplicates(parts, template_uv_px) if config.merge else alone
-        seats_of = parts if config.merge else np.arange(len(parts))
+        prices = np.array(outcome.history.step) > stage.warm_up * stage.steps
+        gates = np.array(outcome.history.retention)[prices]
 
-        def ordered(members: slice) -> tuple[Floats, Floats, list[int]]:
-            points = survival(path[:, members], groups)
-            whole = survival(path[:, members], same_part if config.merge else alone)
-            return (
-                points,
-                whole,
-                order_points(points, whole, seats_of, trackability, template_uv_px, config.keypoints_max),
-            )
+        def path_of(members: slice) -> tuple[list[list[int]], Floats, Floats]:
+            return _path(gates[:, members], labels, template_uv_px, trackability, config)
 
-        retention, part_retention, order = ordered(slice(None))
-        sizes = np.arange(1, len(order) + 1)
-        rounds = [
-            ordered(slice(first, first + stage.folds))[2] for first in range(0, stage.members, stage.folds)
-        ]
+        path, retention, part_retention = path_of(slice(None))
+        rounds = [path_of(slice(k, k + stage.folds))[0] for k in range(0, stage.members, stage.folds)]
 
-    def errors(sets: list[list[int]], name: str, done: float, share: float) -> Floats:
-        members = np.zeros((len(sets), len(parts)), np.bool_)
-        for row, indices in zip(members, sets, strict=True):
+    def errors(sets: list[list[int]], name: str, begin: float, end: float) -> Floats:
+        rows = np.zeros((len(sets), len(parts)), np.bool_)
+        for row, indices in zip(rows, sets, strict=True):
             row[indices] = True
         return errors_of_sets(
             train,
-            members,
+            rows,
             template_uv_px,
             policy,
             augmentation,
             config.measure,
             seed=seed,
-            report=lambda fraction, detail: report(done + share * fraction, detail),
+            report=lambda fraction, detail: report(begin + (end - begin) * fraction, detail),
             checkpoint=file(name),
         )
 
     start("measure")
     full_errors = errors([list(range(len(parts)))], "full", 0.0, 0.2)
-    path_errors = errors([order[:size] for size in sizes], "path", 0.2, 0.4)
+    path_errors = errors(path, "path", 0.2, 0.5)
     mean = path_errors.mean(1)
     limit = (1.0 + config.tolerance) * min(float(mean.min()), float(full_errors.mean()))
-    allowed = sizes >= min(config.keypoints_min, sizes[-1])
-    size = int(sizes[allowed][knee(mean[allowed], limit)])
-    kept = order[:size]
-    keep = np.isin(np.arange(len(parts)), kept)
-    without = [[j for j in kept if j != i] for i in kept] if size > 1 else []
-    removal_errors = errors(without, "removal", 0.6, 0.4) if without else np.full((size, 1), np.nan)
+    at = knee(mean, limit)
+    alone = [sets[min(at, len(sets) - 1)] for sets in rounds]
+    agreement = mean_agreement(
+        [template_uv_px[s] for s in alone], diagonal_px, [labels[s].tolist() for s in alone]
+    )
+
+    # What each part and each point is worth: the error without it.
+    kept = path[at]
+    removals: list[tuple[str, int, list[int]]] = [("", 0, kept)]
+    removals += [("part", p, [i for i in kept if labels[i] != p]) for p in sorted(set(labels[kept].tolist()))]
+    removals += [("point", i, [j for j in kept if j != i]) for i in kept]
+    removals = [r for r in removals if r[2]]  # nothing is trained on no point at all
+    measured = errors([r[2] for r in removals], "removal", 0.5, 1.0)
+    rise = {
+        (kind, i): float(e)
+        for (kind, i, _), e in zip(removals, measured.mean(1) / measured[0].mean() - 1.0, strict=True)
+    }
+    error = measured[0]
     if config.objective == "automatic":
-        agreement = mean_agreement(
-            [template_uv_px[one[:size]] for one in rounds],
-            diagonal_px,
-            [parts[one[:size]].tolist() for one in rounds],
+        worst, kind, number = min(
+            ((r, k, i) for (k, i), r in rise.items() if k == "part"), default=(np.inf, "", 0)
         )
+        if worst <= 0.0:  # a part that only harms
+            row = [(k, i) for k, i, _ in removals].index((kind, number))
+            kept, error = removals[row][2], measured[row]
     return Choice(
-        keep,
-        order,
+        np.isin(np.arange(len(parts)), kept),
         retention,
+        labels,
         part_retention,
-        parts,
-        sizes,
+        path,
         path_errors,
         full_errors,
-        removal_errors,
         limit,
+        error,
+        {i: rise.get(("point", i), float("nan")) for i in kept},
+        {int(p): rise.get(("part", int(p)), float("nan")) for p in set(labels[kept])},
         agreement,
         outcome.history,
     )
+
+
+def _path(
+    gates: Floats,
+    parts: npt.NDArray[np.int64],
+    template_uv_px: npt.NDArray[np.float32],
+    trackability: Floats,
+    config: ChoiceConfig,
+) -> tuple[list[list[int]], Floats, Floats]:
+    """Sets of the first 1, 2, 3, ... parts, and how long points and parts survive, (C,) each.
+
+    `gates` is (R, S, C), see `survival`.
+    """
+    points = survival(gates, near_duplicates(parts, template_uv_px))
+    whole = survival(gates, parts[:, None] == parts[None])
+    ranked = ranked_parts(whole, parts)[: min(config.parts_max, config.keypoints_max)]
+    best = [
+        points_of_part(part, parts, points, trackability, template_uv_px, config.part_points)
+        for part in ranked
+    ]
+    path = []
+    for count in range(1, len(ranked) + 1):
+        each = max(1, min(config.part_points, config.keypoints_max // count))
+        path.append([i for part in best[:count] for i in part[:each]])
+    enough = [s for s in path if len(s) >= config.keypoints_min]
+    return enough or path[-1:], points, whole
 
 
 def hard_set(retention: Floats, uv_px: npt.NDArray[np.float32], config: ChoiceConfig) -> list[int]:

@@ -30,7 +30,7 @@ class PenaltyConfig(BaseModel):
     form: Literal["fixed", "path", "constraint"] = "path"
     alpha: Annotated[float, Field(ge=0.0)] = 0.002  # fixed: the price (published: 0.001 to 0.005)
     # path: from, to. A point is worth at most the error of knowing nothing, about 1; most are worth nothing.
-    path: tuple[Positive, Positive] = (2e-4, 0.1)
+    path: tuple[Positive, Positive] = (1e-3, 0.1)
     tolerance: Positive = 0.1  # constraint: of the loss with all points
     pace: Positive = 0.05  # constraint: largest change of the log of the price in one step
 

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from atk_policy.cross_validation import knee
+
 if TYPE_CHECKING:
     from atk_policy.distillation import DistillationHistory
     from atk_policy.selection import SelectionResult
@@ -52,7 +54,6 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
     """What metrics.json holds."""
     choice = result.choice
     ids = result.candidates.ids[result.keep]
-    removal = choice.removal()
     train, held_out, held_out_error = result.refit_history.kept_record()
     return {
         "policy": result.config.policy.name,
@@ -62,20 +63,27 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         "keypoints_trackable": int(result.trackable.sum()),
         "objective": result.config.choice.objective,
         "agreement": round(choice.agreement, 3),
-        "held_out_error": _finite(choice.error),
+        "held_out_error": _finite(float(choice.error.mean())),
         "held_out_error_full": _finite(float(choice.full_errors.mean())),
         "held_out_error_limit": _finite(choice.limit),
         "path": [
             {
-                "points": int(size),
+                "parts": sorted({int(choice.parts[i]) for i in points}),
+                "points": result.candidates.ids[result.trackable][points].tolist(),
                 "held_out_error": _finite(float(errors.mean())),
                 "folds": [_finite(float(e)) for e in errors],
-                "added": int(result.candidates.ids[result.trackable][added]),
             }
-            for size, errors, added in zip(
-                choice.sizes, choice.path_errors, choice.order[-len(choice.sizes) :], strict=True
-            )
+            for points, errors in zip(choice.path, choice.path_errors, strict=True)
         ],
+        "parts": {
+            part: {
+                "candidates": int((choice.parts == part).sum()),
+                "kept": int((choice.parts[choice.keep] == part).sum()),
+                "retention": round(float(choice.part_retention[choice.parts == part][0]), 4),
+                "error_without": _finite(rise),
+            }
+            for part, rise in choice.part_removal.items()
+        },
         "demonstrations": len(result.demonstrations),
         "demonstrations_held_out": len(result.held_out),
         "frames": sum(len(d) for d in result.demonstrations),
@@ -90,7 +98,7 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
                 "part": int(choice.parts[among]),
                 "retention": round(float(choice.retention[among]), 4),
                 "part_retention": round(float(choice.part_retention[among]), 4),
-                "error_without": _finite(removal[int(among)]),
+                "error_without": _finite(choice.point_removal[int(among)]),
                 "visible": round(float(result.trackability.visible[index]), 3),
                 "transferred": round(float(result.trackability.transferred[index]), 3),
                 "confidence": round(float(result.trackability.confidence[index]), 3),
@@ -165,31 +173,37 @@ def _template(result: SelectionResult) -> Figure:
 
 
 def _path(result: SelectionResult) -> Figure:
-    """Number of points against held-out error, the tolerance line, and the knee; what each point is worth."""
+    """Number of parts and points against held-out error, the tolerance line, and the knee; what each is worth."""
     choice = result.choice
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     path, removal = figure.subplots(1, 2)
-    path.plot(choice.sizes, choice.path_errors, color=GREY, lw=0.7)
+    x = np.arange(1, len(choice.path) + 1)
+    mean = choice.path_errors.mean(1)
+    path.plot(x, choice.path_errors, color=GREY, lw=0.7)
     path.plot([], [], color=GREY, lw=0.7, label="each fold")
-    path.plot(choice.sizes, choice.path_errors.mean(1), "o-", color="black", ms=4, label="mean")
-    path.axhline(
-        choice.full_errors.mean(), color="#1f77b4", lw=1, label=f"all {len(choice.keep)} trackable candidates"
-    )
+    path.plot(x, mean, "o-", color="black", ms=4, label="mean")
+    everything = f"all {len(choice.keep)} trackable candidates"
+    path.axhline(choice.full_errors.mean(), color="#1f77b4", lw=1, label=everything)
     tolerance = result.config.choice.tolerance
     path.axhline(choice.limit, color=RED, lw=1, ls=":", label=f"tolerance: {tolerance:.0%} above the best")
-    size = int(choice.keep.sum())
-    path.plot(size, choice.error, "o", ms=13, mfc="none", mec=RED, mew=2, label=f"chosen: {size}")
-    path.set(xlabel="points", ylabel="held-out action error under failures")
+    at = knee(mean, choice.limit)
+    path.plot(
+        x[at], mean[at], "o", ms=13, mfc="none", mec=RED, mew=2, label=f"knee: {len(choice.path[at])} points"
+    )
+    path.set_xticks(x, [f"{k}\n({len(points)})" for k, points in zip(x, choice.path, strict=True)])
+    path.set(xlabel="rigid parts (points)", ylabel="held-out action error under failures")
     path.grid(alpha=0.3)
     path.legend(fontsize=8)
     ids = result.candidates.ids[result.keep]
-    rise = [100.0 * choice.removal()[int(i)] for i in result.kept]
-    bars = removal.barh([str(i) for i in ids], rise, color=keypoint_colours(len(ids)))
+    names = [f"part {part}" for part in choice.part_removal] + [f"point {i}" for i in ids]
+    rise = [*choice.part_removal.values(), *(choice.point_removal[int(i)] for i in result.kept)]
+    colours = ["#444444"] * len(choice.part_removal) + keypoint_colours(len(ids))
+    bars = removal.barh(names, [100.0 * r for r in rise], color=colours)
     removal.bar_label(bars, fmt="%+.1f", padding=3)
     removal.axvline(0.0, color="black", lw=0.8)
     removal.margins(x=0.15)
     removal.invert_yaxis()
-    removal.set(xlabel="held-out error without the point, policy refitted [%]", ylabel="keypoint")
+    removal.set(xlabel="rise of the held-out error without it, policy trained anew [%]")
     return figure
 
 
@@ -312,6 +326,7 @@ def _timing(result: SelectionResult) -> Figure:
 def _page(pictures: dict[str, str], summary: dict[str, Any]) -> str:
     facts = (
         f"{summary['keypoints_kept']} of {summary['keypoints_candidates']} candidates kept, "
+        f"held-out error {summary['held_out_error']:.3f} (all candidates: {summary['held_out_error_full']:.3f}), "
         f"policy {summary['policy']} ({summary['encoder']}), "
         f"{summary['demonstrations']} demonstrations with {summary['frames']} frames, "
         f"{sum(summary['seconds'].values()):.0f} s, peak memory {summary['peak_rss_mb']} MiB"

@@ -29,6 +29,7 @@ from atk_perception.candidates import sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
+from atk_policy.augmentation import AugmentationConfig
 from atk_policy.demonstrations import (
     Demonstration,
     Trackability,
@@ -40,7 +41,6 @@ from atk_policy.demonstrations import (
     trackability,
 )
 from atk_policy.distillation import (
-    AugmentationConfig,
     DistillationHistory,
     Distilled,
     PolicyConfig,

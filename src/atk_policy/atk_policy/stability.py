@@ -1,4 +1,4 @@
-"""Stability selection: which points survive, over members and prices, and in which order they are taken.
+"""Stability selection: what survives, over members and prices: rigid parts, and points on them.
 
 One run's choice among near-duplicates is luck, what survives in many runs and at many prices is not
 (Meinshausen and Buehlmann 2010, "Stability selection"). Here the runs are the members of one vectorised
@@ -35,39 +35,34 @@ def survival(retention: Floats, groups: npt.NDArray[np.bool_]) -> Floats:
     return np.array([retention[:, :, group].max(axis=2).mean() for group in groups])
 
 
-def order_points(
-    point_survival: Floats,
-    part_survival: Floats,
+def ranked_parts(part_survival: Floats, parts: npt.NDArray[np.int64]) -> list[int]:
+    """Numbers of the rigid parts, the one that survives longest first; of equal ones the larger part.
+
+    Args:
+        part_survival: (C,) from `survival`, the same for all points of a part. parts: (C,) from rigid_parts.py.
+    """
+    return sorted(set(parts.tolist()), key=lambda part: (-part_survival[parts == part][0], part))
+
+
+def points_of_part(
+    part: int,
     parts: npt.NDArray[np.int64],
+    point_survival: Floats,
     trackability: Floats,
     template_uv_px: npt.NDArray[np.float32],
     count: int,
 ) -> list[int]:
-    """The `count` best points, best first; the first n of them are the set of n points.
+    """The `count` best points of a rigid part, best first; fewer where it has fewer.
 
-    Parts get points by their survival as parties get seats by their votes (d'Hondt): the next point goes to
-    the part with the largest survival / (points that it has + 1), so that what matters more gets more
-    insurance against a hand in front of it, and what matters a little gets one point late. On a part the
-    best point is next by survival, trackability, and distance from those that are there.
-
-    Args:
-        point_survival, part_survival: (C,) from `survival`; a part's is the same for all its points.
-        parts: (C,) from rigid_parts.py.
-        trackability: (C,) in [0, 1].
+    By survival, trackability (C,) in [0, 1], and distance from those that are there: near-duplicates come last.
     """
     worth = point_survival * trackability
+    left = np.flatnonzero(parts == part).tolist()
     taken: list[int] = []
-    while len(taken) < min(count, len(parts)):
-        seats = np.array([sum(parts[t] == part for t in taken) for part in parts])
-        left = np.ones(len(parts), np.bool_)
-        left[taken] = False
-        claim = np.where(left, part_survival / (seats + 1.0), -np.inf)
-        part = parts[np.argmax(claim)]
-        possible = np.flatnonzero(left & (parts == part))
-        here = [t for t in taken if parts[t] == part]
-        value = worth[possible]
-        if here:
-            offset_px = template_uv_px[possible, None] - template_uv_px[here][None]
+    while left and len(taken) < count:
+        value = worth[left]
+        if taken:
+            offset_px = template_uv_px[left, None] - template_uv_px[taken][None]
             value = value * np.minimum(1.0, np.linalg.norm(offset_px, axis=2).min(axis=1) / SPACING_PX)
-        taken.append(int(possible[np.argmax(value)]))
+        taken.append(left.pop(int(np.argmax(value))))
     return taken

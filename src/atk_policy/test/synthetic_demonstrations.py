@@ -102,22 +102,27 @@ def make_press_demonstrations(
     to_joints = rng.normal(size=(JOINTS, 3)) * np.array([0.5, 0.5, 0.2])
     demonstrations = []
     for number in range(count):
-        at = panel_px + rng.uniform(-80, 80, 2)
-        height = np.concatenate([np.linspace(1, 0, steps // 2), np.linspace(0, 1, steps - steps // 2)])
-        reach = 1.0 - height
-        place = (at - [320, 240]) / 160
+        at = panel_px + rng.uniform(-100, 100, 2)
+        height = np.linspace(1.0, 0.0, steps)
+        reach = np.clip((0.6 - height) / 0.2, 0.0, 1.0)  # nothing but the panel tells where to, until late
+        place = (at - [320, 240]) / 100
         arm = np.stack([to_joints @ [*(r * place), h] for r, h in zip(reach, height, strict=True)])
         action = np.concatenate([arm, np.zeros((steps, 1))], axis=1)
         robot = np.vstack([action[:1], action[:-1]]) + rng.normal(0, 0.001, action.shape)
         uv = np.broadcast_to(template, (steps, candidates, 2)).copy()
         uv[:, kind == OBJECT] += at - panel_px
-        uv[:, kind == DISTRACTOR] += rng.uniform(-80, 80, 2)
+        uv[:, kind == DISTRACTOR] += rng.uniform(-100, 100, 2)
         demonstrations.append(_seen(f"press_{number:04d}", uv, kind, robot, action, rng))
     return demonstrations, kind, template.astype(np.float32)
 
 
 def _seen(
-    name: str, uv: np.ndarray, kind: np.ndarray, robot: np.ndarray, action: np.ndarray, rng: np.random.Generator
+    name: str,
+    uv: np.ndarray,
+    kind: np.ndarray,
+    robot: np.ndarray,
+    action: np.ndarray,
+    rng: np.random.Generator,
 ) -> Demonstration:
     """Tracks (T, C, 2) with a tracker's noise; those of NOISE wander, those of FLICKER are hardly ever seen."""
     steps, candidates = uv.shape[:2]

@@ -13,7 +13,10 @@ from atk_policy.distillation import TrainingData
 TEMPLATE = np.array([[100.0, 100.0], [110.0, 100.0], [400.0, 300.0]], np.float32)
 STEPS = 50
 # Everything off, so that a test switches on what it looks at.
-NOTHING = {name: 0 for name in AugmentationConfig.model_fields} | {"cluster_radius_px": 40.0, "dropped_frames_max": 1}
+NOTHING = dict.fromkeys(AugmentationConfig.model_fields, 0) | {
+    "cluster_radius_px": 40.0,
+    "dropped_frames_max": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,9 @@ def test_a_wrong_match_moves_a_neighbourhood_as_one(data):
     _, error_px = observe(data, transfer_failure=0.5, transfer_failure_px=25.0)
     assert torch.allclose(error_px[:, 0], error_px[:, 1], atol=1e-3)
     moved = error_px[:, 0].abs().sum(-1) > 0
-    assert 0.25 < float(moved.float().mean()) < 0.42, "half of the times that the neighbourhood is drawn, 2 of 3"
+    assert 0.25 < float(moved.float().mean()) < 0.42, (
+        "half of the times that the neighbourhood is drawn, 2 of 3"
+    )
 
 
 def test_a_dropped_frame_is_the_last_observation_with_the_robot_of_now(data):

@@ -32,7 +32,12 @@ def test_the_published_objective_keeps_the_points_that_predict_the_action(scene)
     assert (PUBLISHED.gates, PUBLISHED.cross_fit, PUBLISHED.members) == ("bernoulli", False, 1)
     assert (PUBLISHED.penalty.form, PUBLISHED.penalty.alpha) == ("fixed", 0.002)
     stage = PUBLISHED.model_copy(
-        update={"steps": 600, "batch": 128, "learning_rate": 3e-3, "penalty": PenaltyConfig(form="fixed", alpha=0.004)}
+        update={
+            "steps": 600,
+            "batch": 128,
+            "learning_rate": 3e-3,
+            "penalty": PenaltyConfig(form="fixed", alpha=0.004),
+        }
     )
     outcome = distill(
         TrainingData.of(demonstrations[:14]),
@@ -58,7 +63,13 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_an_unbroken_one(scene, t
     demonstrations, _, template = scene
     data = TrainingData.of(demonstrations[:4])
     stage = StageConfig(
-        steps=24, batch=32, members=2, folds=2, learning_rate=1e-3, gates=gates, penalty=PenaltyConfig(form=form)
+        steps=24,
+        batch=32,
+        members=2,
+        folds=2,
+        learning_rate=1e-3,
+        gates=gates,
+        penalty=PenaltyConfig(form=form),
     )
 
     class Killed(Exception):

@@ -42,7 +42,7 @@ def test_masks_are_within_zero_and_one_and_open_as_often_as_said(name):
         gates.phi.copy_(torch.tensor([[-1.0, 0.0, 1.0], [0.5, 0.2, -0.4]]))
     masks = gates.sample(20_000, torch.Generator().manual_seed(1)).detach()
     assert masks.shape == (2, 20_000, 3)
-    assert 0.0 <= masks.min() and masks.max() <= 1.0
+    assert masks.min() >= 0.0 and masks.max() <= 1.0
     assert torch.allclose((masks > 0).float().mean(1), gates.probability().detach(), atol=0.015)
     assert torch.allclose(gates.penalty(), gates.probability().sum(1))
 
@@ -65,7 +65,7 @@ def test_each_member_keeps_what_is_useful_to_it_and_drops_the_rest(name):
         optimiser.step()
         gates.limit()
     assert gates.hard().tolist() == [[1.0, 0.0], [0.0, 1.0]]
-    assert gates.LOW <= float(gates.phi.detach().min()) and float(gates.phi.detach().max()) <= gates.HIGH
+    assert float(gates.phi.detach().min()) >= gates.LOW and float(gates.phi.detach().max()) <= gates.HIGH
 
 
 def test_unknown_gates_are_named():

@@ -22,13 +22,13 @@ from atk_policy.demonstrations import trackability
 from atk_policy.distillation import PolicyConfig, StageConfig, TrainingData
 from atk_policy.keypoint_choice import AUTOMATIC, Choice, ChoiceConfig, choose_keypoints
 from atk_policy.rigid_parts import rigid_parts, rigid_share
-from atk_policy.stability import near_duplicates, order_points, survival
+from atk_policy.stability import near_duplicates, points_of_part, ranked_parts, survival
 
 DIAGONAL_PX = 800.0
 POLICY = PolicyConfig(horizon=8, sizes={"width": 48, "blocks": 1})
-MEASURE = StageConfig(steps=200, batch=64, members=1, folds=2, learning_rate=3e-3)
+MEASURE = StageConfig(steps=250, batch=64, members=1, folds=2, learning_rate=3e-3)
 STAGE = AUTOMATIC.model_copy(
-    update={"steps": 300, "batch": 64, "members": 4, "folds": 2, "learning_rate": 3e-3}
+    update={"steps": 500, "batch": 64, "members": 4, "folds": 2, "learning_rate": 3e-3}
 )
 
 
@@ -58,7 +58,7 @@ def choose(scene, seed: int, **changes) -> tuple[Choice, np.ndarray, np.ndarray]
     ("make", "bodies"), [(make_demonstrations, {OBJECT, TARGET}), (make_press_demonstrations, {OBJECT})]
 )
 def test_exactly_the_bodies_that_matter_are_found_whatever_the_seed(make, bodies):
-    scene = make(16, 48, seed=3)
+    scene = make(20, 48, seed=3)
     choices = [choose(scene, seed) for seed in range(3)]
     for choice, kind, _ in choices:
         assert set(kind[choice.keep]) == bodies
@@ -69,25 +69,31 @@ def test_exactly_the_bodies_that_matter_are_found_whatever_the_seed(make, bodies
 
 
 def test_every_point_has_its_reasons():
-    choice, kind, _ = choose(make_demonstrations(12, 48, seed=4), 0)
+    choice, kind, _ = choose(make_demonstrations(20, 48, seed=4), 0)
     matter = np.isin(kind, [OBJECT, TARGET])
     assert choice.part_retention[matter].min() > choice.part_retention[~matter].max()
-    size = int(choice.keep.sum())
-    assert choice.order[:size] == [i for i in choice.order if choice.keep[i]]
-    assert choice.removal().keys() == set(np.flatnonzero(choice.keep))
-    assert choice.path_errors.shape == (len(choice.sizes), MEASURE.folds)
-    assert choice.error == pytest.approx(choice.path_errors[size - 1].mean())
-    assert choice.error <= choice.limit
+    kept = set(np.flatnonzero(choice.keep).tolist())
+    assert choice.point_removal.keys() == kept
+    assert choice.part_removal.keys() == set(choice.parts[choice.keep].tolist())
+    assert min(choice.part_removal.values()) > 0.05, "neither object can be done without"
+    assert sorted(kept) in [sorted(s) for s in choice.path]
+    assert choice.path_errors.shape == (len(choice.path), MEASURE.folds)
     assert 0.0 <= choice.agreement <= 1.0
-    # One point cannot do for two bodies.
-    assert choice.path_errors[0].mean() > 1.2 * choice.error
+    # One object does not tell enough.
+    assert choice.path_errors[0].mean() > choice.limit
 
 
 def test_a_set_is_measured_on_demonstrations_that_its_policy_was_not_trained_on_and_under_failures():
     demonstrations, kind, template = make_demonstrations(12, 48, seed=5)
     data = TrainingData.of(demonstrations)
     sets = np.stack(
-        [np.isin(kind, [OBJECT, TARGET]), kind == OBJECT, kind == DISTRACTOR, kind == NOISE, np.isin(kind, [FLICKER])]
+        [
+            np.isin(kind, [OBJECT, TARGET]),
+            kind == OBJECT,
+            kind == DISTRACTOR,
+            kind == NOISE,
+            np.isin(kind, [FLICKER]),
+        ]
     )
     good, half, other, wandering, unseen = errors_of_sets(
         data, sets, template, POLICY, AugmentationConfig(), MEASURE, seed=0
@@ -128,11 +134,11 @@ def test_a_point_survives_when_its_duplicate_does():
     assert survival(retention, groups).tolist() == [1.0, 1.0, 0.0, 0.25]
 
 
-def test_parts_get_points_by_their_survival_and_points_are_spread_over_a_part():
-    parts = np.array([0, 0, 0, 1, 1, 2])
-    template = np.array([[0, 0], [3, 0], [60, 0], [300, 0], [340, 0], [500, 0]], np.float32)
-    point = np.array([0.9, 0.89, 0.7, 0.8, 0.8, 0.1])
-    part = np.array([0.9, 0.9, 0.9, 0.8, 0.8, 0.1])
-    order = order_points(point, part, parts, np.ones(6), template, 6)
-    # 0.9, 0.8, 0.45, 0.4, 0.3, 0.1; point 1 is a near-duplicate of point 0.
-    assert order == [0, 3, 2, 4, 1, 5]
+def test_parts_are_ranked_by_survival_and_points_spread_over_them():
+    parts = np.array([0, 0, 0, 1])
+    template = np.array([[0, 0], [3, 0], [60, 0], [300, 0]], np.float32)
+    assert ranked_parts(np.array([0.4, 0.4, 0.4, 0.8]), parts) == [1, 0]
+    point = np.array([0.9, 0.89, 0.7, 0.8])
+    # Point 1 is a near-duplicate of point 0.
+    assert points_of_part(0, parts, point, np.ones(4), template, 3) == [0, 2, 1]
+    assert points_of_part(0, parts, point, np.array([0.1, 1.0, 1.0, 1.0]), template, 1) == [1]

@@ -12,7 +12,7 @@ GATES: dict[str, type[Gates]] = {
     "hard_concrete": HardConcreteGates,
     "stochastic": StochasticGates,
 }
-DEFAULT_GATES = "bernoulli"
+DEFAULT_GATES = "stochastic"
 
 
 def make_gates(name: str, members: int, candidates: int) -> Gates:

@@ -30,4 +30,5 @@ class StochasticGates(Gates):
 
     def probability(self) -> Tensor:
         """See `Gates`."""
-        return torch.special.ndtr(self.phi / SIGMA)
+        opened: Tensor = torch.special.ndtr(self.phi / SIGMA)
+        return opened
