@@ -8,7 +8,7 @@ ifeq ($(QUICK),1)
   DEMO_SIZE := --demonstrations 20 --episodes 5
 endif
 
-.PHONY: help setup demo test expert bench faults bench-perception lint clean
+.PHONY: help setup demo test expert bench faults bench-perception bench-selection lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ faults: setup  ## every fault that a robot may meet, injected in motion: limits,
 
 bench-perception: setup  ## trackers and matchers side by side (DATA=FOLDER: your own labelled video)
 	@$(ENV) python -m atk_perception.bench_perception --output runs/bench_perception $(if $(DATA),--data $(DATA)) $(if $(filter 1,$(QUICK)),--quick)
+
+bench-selection: setup  ## the automatic selection against the published one (DATA="FOLDER...": a folder of demonstrations per task; ABLATION=1)
+	@$(ENV) python -m atk_policy.bench_selection $(or $(DATA),runs/demo/demonstrations) --output runs/bench_selection $(if $(filter 1,$(ABLATION)),--ablation)
 
 lint: setup  ## linters and types only
 	@$(ENV) tools/test.sh lint

@@ -43,6 +43,7 @@ from atk_policy.demonstrations import (
 from atk_policy.distillation import (
     DistillationHistory,
     Distilled,
+    Log,
     PolicyConfig,
     StageConfig,
     TrainingData,
@@ -123,11 +124,8 @@ class SelectionConfig(_Config):
     def published(cls, alpha: float = 0.002, **changes: Any) -> SelectionConfig:
         """The published objective at one `alpha`: the reference that everything else is measured against."""
         penalty = PUBLISHED.penalty.model_copy(update={"alpha": alpha})
-        return cls(
-            choice=ChoiceConfig(objective="published"),
-            select=PUBLISHED.model_copy(update={"penalty": penalty}),
-            **changes,
-        )
+        select = PUBLISHED.model_copy(update={"penalty": penalty})
+        return cls(**{"choice": ChoiceConfig(objective="published"), "select": select, **changes})
 
     @classmethod
     def load(cls, path: Path | str | None) -> SelectionConfig:
@@ -344,12 +342,91 @@ def focused_candidates(
 
 
 @dataclass(frozen=True)
+class ChosenSet:
+    """The outcome of `choose_set`. C candidates.
+
+    Attributes:
+        training, held_out: numbers of the demonstrations that took part in choosing, and of those that did not.
+        trackable: (C,) who could be chosen. choice: among those.
+        keep: (C,) the set.
+    """
+
+    training: list[int]
+    held_out: list[int]
+    trackability: Trackability
+    trackable: npt.NDArray[np.bool_]
+    choice: Choice
+    keep: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Chosen:
     """The outcome of `choose`: policy and facts."""
 
     policy: Any
     held_out_loss: float
     selection: SelectionResult
+
+
+def trackable_candidates(quality: Trackability, config: CandidateConfig) -> npt.NDArray[np.bool_]:
+    """(C,) who is tracked well enough to be chosen.
+
+    Raises:
+        SelectionError: nobody.
+    """
+    trackable = (
+        (quality.transferred >= config.transferred_min)
+        & (quality.visible >= config.visible_min)
+        & (quality.confidence >= config.confidence_min)
+    )
+    if not trackable.any():
+        raise SelectionError(
+            f"none of {len(trackable)} candidates is trackable: the best is visible in {quality.visible.max():.0%} of all "
+            f"frames and at the start of {quality.transferred.max():.0%} of the demonstrations. Do the demonstrations show "
+            "the same scene as the template? Lower candidates.visible_min or transferred_min, or choose another template"
+        )
+    return np.asarray(trackable)
+
+
+def choose_set(
+    demonstrations: list[Demonstration],
+    candidates: KeypointSet,
+    config: SelectionConfig,
+    *,
+    start: Callable[[str], None] = lambda stage: None,
+    report: Callable[[float, str], None] = lambda fraction, detail: None,
+    log: Log = lambda step, scalars: None,
+    checkpoints: Path | None = None,
+) -> ChosenSet:
+    """The keypoint set of tracked demonstrations, without the policy on it; see `choose_keypoints`.
+
+    Raises:
+        SelectionError: no candidate is trackable.
+    """
+    training, held_out = split(len(demonstrations), config.held_out, config.seed)
+    quality = trackability(demonstrations)
+    trackable = trackable_candidates(quality, config.candidates)
+    seen = [d.keypoints(trackable) for d in demonstrations]
+    choice = choose_keypoints(
+        TrainingData.of([seen[i] for i in training]),
+        TrainingData.of([seen[i] for i in held_out]) if held_out else None,
+        [seen[i] for i in training],
+        candidates.uv_px[trackable],
+        quality.score()[trackable],
+        math.hypot(candidates.image_width, candidates.image_height),
+        config.selector,
+        config.augmentation,
+        config.select,
+        config.choice,
+        seed=config.seed,
+        start=start,
+        report=report,
+        log=log,
+        checkpoints=checkpoints,
+    )
+    keep = trackable.copy()
+    keep[trackable] = choice.keep
+    return ChosenSet(training, held_out, quality, trackable, choice, keep)
 
 
 def choose(
@@ -361,54 +438,31 @@ def choose(
     resume: bool = True,
     clock: _Stopwatch | None = None,
 ) -> Chosen:
-    """Mask and policy on tracked demonstrations: everything between tracks and run folder.
+    """Keypoint set and policy of tracked demonstrations: everything between tracks and run folder.
 
     Raises:
         SelectionError: no candidate is trackable.
     """
     clock = clock or _Stopwatch(lambda stage, fraction, detail: None)
-    training, held_out = split(len(demonstrations), config.held_out, config.seed)
-    train = TrainingData.of([demonstrations[i] for i in training])
-    test = TrainingData.of([demonstrations[i] for i in held_out]) if held_out else None
-    quality = trackability(demonstrations)
-    trackable = (
-        (quality.transferred >= config.candidates.transferred_min)
-        & (quality.visible >= config.candidates.visible_min)
-        & (quality.confidence >= config.candidates.confidence_min)
-    )
-    if not trackable.any():
-        raise SelectionError(
-            f"none of {len(trackable)} candidates is trackable: the best is visible in {quality.visible.max():.0%} of all "
-            f"frames and at the start of {quality.transferred.max():.0%} of the demonstrations. Do the demonstrations show "
-            "the same scene as the template? Lower candidates.visible_min or transferred_min, or choose another template"
-        )
     checkpoints = work / _training_key(demonstrations, candidates, config)
     if not resume:
         for file in checkpoints.glob("*.safetensors"):
             file.unlink()
 
-    possible = torch.from_numpy(trackable)
     select_log = TrainingLog(config.log, work, "select")
-    choice = choose_keypoints(
-        train.keypoints(possible),
-        None if test is None else test.keypoints(possible),
-        [demonstrations[i].keypoints(trackable) for i in training],
-        candidates.uv_px[trackable],
-        quality.score()[trackable],
-        math.hypot(candidates.image_width, candidates.image_height),
-        config.selector,
-        config.augmentation,
-        config.select,
-        config.choice,
-        seed=config.seed,
+    found = choose_set(
+        demonstrations,
+        candidates,
+        config,
         start=clock.start,
         report=clock.report,
         log=select_log,
         checkpoints=checkpoints,
     )
     select_log.close()
-    keep = trackable.copy()
-    keep[trackable] = choice.keep
+    keep = found.keep
+    train = TrainingData.of([demonstrations[i] for i in found.training])
+    test = TrainingData.of([demonstrations[i] for i in found.held_out]) if found.held_out else None
 
     clock.start("refit")
     kept = torch.from_numpy(keep)
@@ -433,10 +487,10 @@ def choose(
         config=config,
         candidates=candidates,
         demonstrations=demonstrations,
-        held_out=held_out,
-        trackability=quality,
-        trackable=trackable,
-        choice=choice,
+        held_out=found.held_out,
+        trackability=found.trackability,
+        trackable=found.trackable,
+        choice=found.choice,
         keep=keep,
         refit_history=refit.history,
         held_out_joint_error_rad=joint_error_by_horizon(refit, measured.keypoints(kept), config.policy),

@@ -42,7 +42,8 @@ def test_masks_are_within_zero_and_one_and_open_as_often_as_said(name):
         gates.phi.copy_(torch.tensor([[-1.0, 0.0, 1.0], [0.5, 0.2, -0.4]]))
     masks = gates.sample(20_000, torch.Generator().manual_seed(1)).detach()
     assert masks.shape == (2, 20_000, 3)
-    assert masks.min() >= 0.0 and masks.max() <= 1.0
+    assert masks.min() >= 0.0
+    assert masks.max() <= 1.0
     assert torch.allclose((masks > 0).float().mean(1), gates.probability().detach(), atol=0.015)
     assert torch.allclose(gates.penalty(), gates.probability().sum(1))
 
@@ -65,11 +66,12 @@ def test_each_member_keeps_what_is_useful_to_it_and_drops_the_rest(name):
         optimiser.step()
         gates.limit()
     assert gates.hard().tolist() == [[1.0, 0.0], [0.0, 1.0]]
-    assert float(gates.phi.detach().min()) >= gates.LOW and float(gates.phi.detach().max()) <= gates.HIGH
+    assert float(gates.phi.detach().min()) >= gates.LOW
+    assert float(gates.phi.detach().max()) <= gates.HIGH
 
 
 def test_unknown_gates_are_named():
-    with pytest.raises(ValueError, match="'soft'.*hard_concrete"):
+    with pytest.raises(ValueError, match=r"'soft'.*hard_concrete"):
         make_gates("soft", 1, 1)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -161,6 +162,20 @@ def test_select_survives_a_kill_and_its_run_folder_is_evaluated(bags, tmp_path):
     assert 0.0 < figures["joint_error_rad"] < 0.5
     assert len(figures["error_by_horizon_rad"]) == 4
     assert len(list((tmp_path / "offline").glob("*.png"))) == 5
+
+
+def test_the_benchmark_compares_the_automatic_selection_with_the_published_one(bags, tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text(yaml.safe_dump({**SMALL, "select": {**SMALL["select"], "steps": 20}}))
+    arguments = [bags, "--output", tmp_path, "--config", config, "--seeds", "2", "--workers", "1"]
+    command_line = [sys.executable, "-m", "atk_policy.bench_selection", *map(str, arguments)]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=True)
+    (figures,) = last_json(done.stdout).values()
+    assert len(figures["kept"]) == 2
+    assert 0.0 <= figures["agreement"] <= 1.0
+    assert figures["held_out_error_auto"] > 0.0
+    assert set(figures["published"]) == {"0.001", "0.002", "0.005"}
+    assert len((tmp_path / "selection.csv").read_text().splitlines()) == 2
 
 
 def test_what_is_cancelled_in_the_progress_ends_and_its_tracks_are_kept(bags, tmp_path):
