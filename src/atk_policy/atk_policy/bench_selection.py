@@ -181,7 +181,14 @@ def variants(config: SelectionConfig) -> dict[str, SelectionConfig]:
 
 
 def benchmark(
-    folder: Path, output: Path, config: SelectionConfig, seeds: int, resample: bool, workers: int, say: Say
+    folder: Path,
+    output: Path,
+    config: SelectionConfig,
+    seeds: int,
+    alphas: Sequence[float],
+    resample: bool,
+    workers: int,
+    say: Say,
 ) -> dict[str, Any]:
     """The figures of one task, as in the last line of output."""
     auto = []
@@ -200,7 +207,7 @@ def benchmark(
             SelectionConfig.published(alpha, **changes),
             say,
         )
-        for alpha in ALPHAS
+        for alpha in alphas
     ]
     errors = held_out_errors([*shared, *published], config)
     tuned = errors[len(shared) :]
@@ -212,10 +219,10 @@ def benchmark(
         "peak_memory_mb": round(peak_rss_mb()),
         "held_out_error_auto": round(float(np.mean(errors[: len(shared)])), 4),
         "held_out_error_tuned": round(tuned[best], 4),
-        "tuned_alpha": ALPHAS[best],
+        "tuned_alpha": alphas[best],
         "published": {
             str(a): {"kept": int(s.keep.sum()), "held_out_error": round(e, 4)}
-            for a, s, e in zip(ALPHAS, published, tuned, strict=True)
+            for a, s, e in zip(alphas, published, tuned, strict=True)
         },
     }
 
@@ -291,7 +298,14 @@ def main() -> None:
         else:
             found = {
                 task_name(folder): benchmark(
-                    folder, args.output, config, args.seeds or 5, args.resample, args.workers, say
+                    folder,
+                    args.output,
+                    config,
+                    args.seeds or 5,
+                    args.alphas,
+                    args.resample,
+                    args.workers,
+                    say,
                 )
                 for folder in args.tasks
             }
