@@ -84,10 +84,17 @@ def held_out_error(
     return float((policy.target(seen, policy.act(seen)) - wanted).abs().mean())
 
 
-def knee(errors: npt.NDArray[np.float64], limit: float) -> int:
-    """Index of the first of some nested sets with (G,) errors, fewest points first, that is at or under `limit`.
+def knee(errors: npt.NDArray[np.float64], stable: npt.NDArray[np.bool_], limit: float) -> int:
+    """Index of the set to take, of G sets that grow part by part.
 
-    When none is, the index of the best.
+    The largest one of stable parts only whose error is at most `limit`; when there is none, the smallest within the
+    limit, and when there is none either, the best. A part that all members pay for is there for a reason, even where
+    it matters too seldom to show in a mean over all frames; one that does harm shows.
+
+    Args:
+        errors: (G,) mean held-out errors. stable: (G,) whether all parts of a set are stable.
     """
     enough = errors <= limit
+    if (enough & stable).any():
+        return int(np.flatnonzero(enough & stable)[-1])
     return int(np.argmax(enough)) if enough.any() else int(np.argmin(errors))

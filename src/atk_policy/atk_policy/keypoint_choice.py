@@ -5,7 +5,7 @@
     gates on a path of penalties, several members       when does each point leave, in how many of them
         -> rigid_parts.py, stability.py                 which parts survive longest, which points on them
         -> cross_validation.py                          held-out error of the first 1, 2, 3, ... parts
-        -> the fewest parts within a tolerance of the best, none that costs nothing to take away
+        -> the parts that survive in most members at most prices, as far as they do not raise the error
 
 `published` is method.md: one Bernoulli mask, one fixed alpha, and what it rather keeps than drops.
 """
@@ -69,7 +69,11 @@ class ChoiceConfig(BaseModel):
     # of it, a wrong match or a dark corner in a new scene.
     part_points: Count = 4
     parts_max: Count = 6  # that are tried
-    tolerance: Annotated[float, Field(ge=0.0)] = 0.02  # of the held-out error, that fewer parts may cost
+    # A part is stable that survives so much of the path in the mean over members (Meinshausen and Buehlmann: 0.6 to 0.9).
+    stable_min: Share = 0.6
+    tolerance: Annotated[float, Field(ge=0.0)] = (
+        0.05  # of the best held-out error, that the set's may be above it
+    )
     merge: bool = True  # automatic: the points of a rigid part stand for each other; False: each is a part
     merge_px: Annotated[float, Field(ge=0.0)] = (
         6.0  # published: two points closer than this see the same patch
@@ -90,7 +94,7 @@ class Choice:
         parts: (C,) number of the rigid part. part_retention: (C,) `retention` of that part.
         path: the sets that were measured, as indices of candidates. path_errors: (G, F) of them.
         full_errors: (F,) with all candidates.
-        limit: largest mean error that counts as good enough.
+        limit: largest mean error that counts as good enough. knee: number of the set of the path that was taken.
         error: (F,) of the set.
         point_removal, part_removal: by how much the mean error rises, as a share, when a kept point, or all points of
             a part, are taken away and the policy is trained anew; by index of the point, number of the part.
@@ -106,6 +110,7 @@ class Choice:
     path_errors: Floats
     full_errors: Floats
     limit: float
+    knee: int
     error: Floats
     point_removal: dict[int, float]
     part_removal: dict[int, float]
@@ -198,7 +203,8 @@ def choose_keypoints(
     path_errors = errors(path, "path", 0.2, 0.5)
     mean = path_errors.mean(1)
     limit = (1.0 + config.tolerance) * min(float(mean.min()), float(full_errors.mean()))
-    at = knee(mean, limit)
+    stable = np.array([bool((part_retention[points] >= config.stable_min).all()) for points in path])
+    at = knee(mean, stable, limit)
     alone = [sets[min(at, len(sets) - 1)] for sets in rounds]
     agreement = mean_agreement(
         [template_uv_px[s] for s in alone], diagonal_px, [labels[s].tolist() for s in alone]
@@ -215,14 +221,6 @@ def choose_keypoints(
         (kind, i): float(e)
         for (kind, i, _), e in zip(removals, measured.mean(1) / measured[0].mean() - 1.0, strict=True)
     }
-    error = measured[0]
-    if config.objective == "automatic":
-        worst, kind, number = min(
-            ((r, k, i) for (k, i), r in rise.items() if k == "part"), default=(np.inf, "", 0)
-        )
-        if worst <= 0.0:  # a part that only harms
-            row = [(k, i) for k, i, _ in removals].index((kind, number))
-            kept, error = removals[row][2], measured[row]
     return Choice(
         np.isin(np.arange(len(parts)), kept),
         retention,
@@ -232,7 +230,8 @@ def choose_keypoints(
         path_errors,
         full_errors,
         limit,
-        error,
+        at,
+        measured[0],
         {i: rise.get(("point", i), float("nan")) for i in kept},
         {int(p): rise.get(("part", int(p)), float("nan")) for p in set(labels[kept])},
         agreement,

@@ -14,8 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from atk_policy.cross_validation import knee
-
 if TYPE_CHECKING:
     from atk_policy.distillation import DistillationHistory
     from atk_policy.selection import SelectionResult
@@ -186,9 +184,16 @@ def _path(result: SelectionResult) -> Figure:
     path.axhline(choice.full_errors.mean(), color="#1f77b4", lw=1, label=everything)
     tolerance = result.config.choice.tolerance
     path.axhline(choice.limit, color=RED, lw=1, ls=":", label=f"tolerance: {tolerance:.0%} above the best")
-    at = knee(mean, choice.limit)
+    at = choice.knee
     path.plot(
-        x[at], mean[at], "o", ms=13, mfc="none", mec=RED, mew=2, label=f"knee: {len(choice.path[at])} points"
+        x[at],
+        mean[at],
+        "o",
+        ms=13,
+        mfc="none",
+        mec=RED,
+        mew=2,
+        label=f"chosen: {len(choice.path[at])} points",
     )
     path.set_xticks(x, [f"{k}\n({len(points)})" for k, points in zip(x, choice.path, strict=True)])
     path.set(xlabel="rigid parts (points)", ylabel="held-out action error under failures")

@@ -106,10 +106,13 @@ def test_a_set_is_measured_on_demonstrations_that_its_policy_was_not_trained_on_
     assert errors_of_sets(data, sets[:1], template, POLICY, failing, MEASURE, seed=0).mean() > 1.3 * good
 
 
-def test_the_knee_is_the_first_set_under_the_limit_or_the_best():
-    errors = np.array([0.9, 0.5, 0.42, 0.41, 0.43])
-    assert knee(errors, 0.45) == 2
-    assert knee(errors, 0.1) == 3
+def test_all_stable_parts_are_taken_that_do_no_harm():
+    errors, none = np.array([0.43, 0.42, 0.44, 0.41, 0.6]), np.zeros(5, bool)
+    limit = 0.45
+    assert knee(errors, np.array([True, True, True, False, False]), limit) == 2
+    assert knee(errors, np.ones(5, bool), limit) == 3, "the fifth part does harm"
+    assert knee(errors, none, limit) == 0
+    assert knee(errors, none, 0.1) == 3
 
 
 def test_points_that_move_together_are_one_part_and_a_body_that_moves_otherwise_is_another():
