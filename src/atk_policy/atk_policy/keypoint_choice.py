@@ -79,7 +79,7 @@ class ChoiceConfig(BaseModel):
         6.0  # published: two points closer than this see the same patch
     )
     measure: StageConfig = StageConfig(
-        steps=500, batch=128, members=1, folds=4, learning_rate=2e-3
+        steps=1000, batch=128, members=1, folds=4, learning_rate=2e-3
     )  # per set and fold
 
 

