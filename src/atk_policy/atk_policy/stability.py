@@ -47,23 +47,19 @@ def ranked_parts(part_survival: Floats, parts: npt.NDArray[np.int64]) -> list[in
 def points_of_part(
     part: int,
     parts: npt.NDArray[np.int64],
-    point_survival: Floats,
     trackability: Floats,
     template_uv_px: npt.NDArray[np.float32],
     count: int,
 ) -> list[int]:
     """The `count` best points of a rigid part, best first; fewer where it has fewer.
 
-    By trackability (C,) in [0, 1] and distance from those that are there, near-duplicates last; points that survive less than
-    half as long as the part's best (a clock's hand turns about some) come after all others. How long a point survives beyond
-    that is luck among points that say the same, and would make every run choose others.
+    By trackability (C,) in [0, 1] and distance from those that are there, near-duplicates last. Not by survival: which of
+    the points that say the same the gates keep is luck, and every run would choose others.
     """
-    on_part = parts == part
-    worth = trackability * np.where(point_survival >= 0.5 * point_survival[on_part].max(), 1.0, 1e-3)
-    left = np.flatnonzero(on_part).tolist()
+    left = np.flatnonzero(parts == part).tolist()
     taken: list[int] = []
     while left and len(taken) < count:
-        value = worth[left]
+        value = trackability[left]
         if taken:
             offset_px = template_uv_px[left, None] - template_uv_px[taken][None]
             value = value * np.minimum(1.0, np.linalg.norm(offset_px, axis=2).min(axis=1) / SPACING_PX)
