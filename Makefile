@@ -8,7 +8,7 @@ ifeq ($(QUICK),1)
   DEMO_SIZE := --demonstrations 20 --episodes 5
 endif
 
-.PHONY: help setup demo test expert benchmark benchmark-check bench faults bench-perception bench-policy lint clean
+.PHONY: help setup demo test expert benchmark benchmark-check bench faults bench-perception bench-policy bench-selection lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench-perception: setup  ## trackers and matchers side by side (DATA=FOLDER: you
 
 bench-policy: setup  ## policy classes and encoders side by side: inference, training, held-out error (DATA=BAGS RUN=RUN_FOLDER: on yours)
 	@$(ENV) python -m atk_policy.bench_policy --output runs/bench_policy $(if $(DATA),--demonstrations $(DATA) --run-folder $(RUN)) $(if $(filter 1,$(QUICK)),--steps 200)
+
+bench-selection: setup  ## the automatic selection against the published one (DATA="FOLDER...": a folder of demonstrations per task; ABLATION=1)
+	@$(ENV) python -m atk_policy.bench_selection $(or $(DATA),runs/demo/demonstrations) --output runs/bench_selection $(if $(filter 1,$(ABLATION)),--ablation)
 
 lint: setup  ## linters and types only
 	@$(ENV) tools/test.sh lint

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from atk_perception.frames import BagError, JointStateError
 from atk_perception.image_codec import ImageFormatError
 from atk_perception.robot_description import RobotDescriptionError
+from atk_policy.augmentation import AugmentationConfig
 from atk_policy.demonstrations import (
     Demonstration,
     DemonstrationError,
@@ -38,7 +39,7 @@ from atk_policy.demonstrations import (
     split,
     track_demonstrations,
 )
-from atk_policy.distillation import AugmentationConfig, PolicyConfig, TrainingData, distill
+from atk_policy.distillation import PolicyConfig, TrainingData, distill
 from atk_policy.export_onnx import ExportError, export_policy
 from atk_policy.inference import Inference, OnnxRuntimeError, onnx_session, torch_session
 from atk_policy.policies import POLICIES, make_policy

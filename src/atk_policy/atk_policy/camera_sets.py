@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from atk_perception.keypoint_set import KeypointSet
 
-# Wider than any neighbourhood: companions are looked for within 90 px, whole clusters are disturbed within 40.
+# Wider than any neighbourhood: rigid parts are looked for within 90 px, whole clusters are disturbed within 40.
 GAP_PX = 200
 
 

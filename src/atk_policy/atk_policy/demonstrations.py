@@ -12,7 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import dropwhile
 from pathlib import Path
@@ -64,6 +64,15 @@ class Demonstration:
 
     def __len__(self) -> int:
         return len(self.stamp_ns)
+
+    def keypoints(self, keep: npt.NDArray[np.bool_]) -> Demonstration:
+        """The same with only the keypoints where `keep` (C,) is true."""
+        return replace(
+            self,
+            uv_px=self.uv_px[:, keep],
+            visible=self.visible[:, keep],
+            confidence=self.confidence[:, keep],
+        )
 
     def save(self, path: Path) -> None:
         """Write as NPZ without objects; a kill at any moment leaves no half file of that name."""
@@ -301,6 +310,10 @@ class Trackability:
     transferred: npt.NDArray[np.float64]
     visible: npt.NDArray[np.float64]
     confidence: npt.NDArray[np.float64]
+
+    def score(self) -> npt.NDArray[np.float64]:
+        """(C,) all three in one figure in [0, 1]."""
+        return self.transferred * self.visible * self.confidence
 
 
 def trackability(demonstrations: Sequence[Demonstration]) -> Trackability:

@@ -1,14 +1,15 @@
-"""Train mask and policy together, then the policy alone on the set that survived.
+"""Train gates and policy together, then the policy alone on the set that survived.
 
     min over phi, theta   E [ -log pi_theta(a given m * K) ]  +  alpha * E |m|_1        (method.md)
 
-One mask is shared by several policies of other initial weights, batches and mask draws, all trained
-in one vectorised run, so the choice depends less on the luck of one run. What is our own:
+Several members, each a policy with gates of its own, are trained side by side in one vectorised run. As
+published that is one member with `gates` bernoulli, a fixed penalty and `cross_fit` off. What is our own:
 
-* Cross-fitting. Each policy is trained without one fold of the demonstrations, and `phi` learns on
-  that fold. With some 50 demonstrations a policy can otherwise tell them apart by points whose
+* Cross-fitting. Each member's policy is trained without one fold of the demonstrations, and its gates
+  learn on that fold. With some 50 demonstrations a policy can otherwise tell them apart by points whose
   position is arbitrary (a match on a bare table), and the published objective keeps such points
-  because they lower the training error. `StageConfig.cross_fit = False` is the published objective.
+  because they lower the training error.
+* A penalty that needs no tuning, see penalty.py, and other gates to learn with, see gates/.
 * Pace. The published learning rate of 1e-5 and batch of 4096 are made for GPUs and far more
   samples; on some 5,000 samples and a CPU they would take hours. `StageConfig` holds the values that
   work in a minute; the published ones can be set there.
@@ -29,10 +30,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from atk_policy.augmentation import Augmentation, AugmentationConfig
 from atk_policy.best_weights import BestWeights
 from atk_policy.checkpoint import load_checkpoint, save_checkpoint
 from atk_policy.demonstrations import Demonstration
-from atk_policy.mask import KeypointMask
+from atk_policy.gates import DEFAULT_GATES, make_gates
+from atk_policy.penalty import Penalty, PenaltyConfig
 from atk_policy.policies import DEFAULT_POLICY, check_policy, make_policy
 from atk_policy.policies.encoders import DEFAULT_ENCODER
 from atk_policy.policies.protocol import Noise, Policy, PolicyInput, Statistics, encode_action
@@ -71,19 +74,6 @@ class PolicyConfig(_Config):
         return self
 
 
-class AugmentationConfig(_Config):
-    """Failures of real trackers and arms, imitated in training."""
-
-    pixel_noise_px: NotNegative = 1.0  # independent per point
-    cluster_offset_px: NotNegative = 3.0  # a neighbourhood shifts as one, as after an inexact transfer
-    cluster_radius_px: Positive = 40.0  # what counts as a neighbourhood on the template
-    dropout: Probability = 0.1  # a single point is unseen
-    cluster_dropout: Probability = 0.1  # a neighbourhood is unseen, as behind the hand
-    unseen_noise_px: NotNegative = 4.0  # how far the last estimate of an unseen point is off
-    joint_noise_rad: NotNegative = 0.01  # the target stays absolute, so the policy learns to come back
-    gripper_noise_m: NotNegative = 0.001
-
-
 class StageConfig(_Config):
     """One run of Adam."""
 
@@ -93,10 +83,13 @@ class StageConfig(_Config):
     learning_rate: Positive  # published: 1e-5 to 1e-4
     weight_decay: NotNegative = 1e-4
     ema: Probability = 0.995  # weights that are kept are a running mean over some 200 steps
-    mask_learning_rate: Positive = 0.05
-    alpha: NotNegative = 0.0
-    warm_up: Probability = 0.0  # share of the steps before the mask begins to learn
-    cross_fit: bool = True  # the mask learns on demonstrations that the policy does not; see above
+    folds: Count = 4  # of the demonstrations; member k leaves out fold k modulo `folds`
+    # Of the gates, where there are any:
+    gates: str = DEFAULT_GATES  # atk_policy.gates
+    gate_learning_rate: Positive = 0.05
+    penalty: PenaltyConfig = PenaltyConfig()
+    warm_up: Probability = 0.0  # share of the steps before the gates begin to learn
+    cross_fit: bool = True  # the gates learn on demonstrations that the policy does not; see above
     # Which weights are kept: the last, or those of the record with the smallest held-out action error. With a mask only the
     # last: while it takes points away the error can only rise.
     keep: Literal["last", "best"] = "last"
@@ -113,8 +106,9 @@ class DistillationHistory(_Config):
         float
     ] = []  # mean |error| of the normalised action chunk, comparable between policy classes
     best_step: int | None = None  # of the weights that were kept, when those are the best
-    kept: list[float] = []  # E |m|_1
-    retention: list[list[float]] = []  # (records, C)
+    kept: list[float] = []  # E |m|_1, mean over members
+    price: list[float] = []  # of a point, mean over members
+    retention: list[list[list[float]]] = []  # (records, members, C)
 
     def kept_record(self) -> tuple[float, float, float]:
         """(train, held-out, held-out action error) of the record whose weights were kept."""
@@ -181,6 +175,16 @@ class TrainingData:
         frames = torch.maximum(index[..., None] - back, self.first[index][..., None])
         return PolicyInput(self.uv_px[frames], self.visible[frames], self.robot[frames])
 
+    def seen_robot(self, index: Tensor, history: int, stride: int) -> Tensor:
+        """The robot's part of `seen`."""
+        back = torch.arange(history - 1, -1, -1) * stride
+        return self.robot[torch.maximum(index[..., None] - back, self.first[index][..., None])]
+
+    def demonstration(self) -> Tensor:
+        """(M,) the number of each frame's demonstration, 0 to D - 1."""
+        number: Tensor = torch.unique(self.first, return_inverse=True)[1]
+        return number
+
     def chunks(self, index: Tensor, horizon: int) -> Tensor:
         """(..., H, J + 1) actions from frame `index` on; after an episode's end its last one holds."""
         frames = torch.minimum(index[..., None] + torch.arange(horizon), self.last[index][..., None])
@@ -203,55 +207,12 @@ class TrainingData:
         )
 
 
-class Augmentation:
-    """Perturbs inputs as trackers and encoders do; see `AugmentationConfig`.
-
-    Args:
-        config: strengths.
-        template_uv_px: (N, 2) the keypoints on the template; says who is whose neighbour.
-    """
-
-    def __init__(self, config: AugmentationConfig, template_uv_px: npt.NDArray[np.float32]) -> None:
-        self._config = config
-        uv = torch.from_numpy(np.asarray(template_uv_px, np.float32))
-        self._near = (torch.cdist(uv, uv) <= config.cluster_radius_px).float()
-
-    def __call__(self, seen: PolicyInput, generator: torch.Generator) -> PolicyInput:
-        """`seen` has (..., K, N, 2) uv, (..., K, N) visible, (..., K, J + 1) robot."""
-        config = self._config
-        batch, points = seen.uv_px.shape[:-3], seen.uv_px.shape[-2]
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn((*batch, *shape), generator=generator)
-
-        def chance(probability: float, *shape: int) -> Tensor:
-            return (torch.rand((*batch, *shape), generator=generator) < probability).float()
-
-        def neighbourhood() -> Tensor:
-            return self._near[torch.randint(points, batch, generator=generator)]
-
-        dropped = torch.maximum(
-            chance(config.dropout, points), neighbourhood() * chance(config.cluster_dropout, 1)
-        )
-        visible = seen.visible * (1.0 - dropped[..., None, :])
-        scale_px = config.pixel_noise_px + config.unseen_noise_px * dropped
-        offset_px = scale_px[..., None] * normal(points, 2) + config.cluster_offset_px * neighbourhood()[
-            ..., None
-        ] * normal(1, 2)
-        size = seen.robot.shape[-1]
-        robot_scale = torch.full((size,), config.joint_noise_rad)
-        robot_scale[-1] = config.gripper_noise_m
-        return PolicyInput(
-            seen.uv_px + offset_px[..., None, :, :], visible, seen.robot + robot_scale * normal(1, size)
-        )
-
-
 @dataclass(frozen=True)
 class Distilled:
-    """What a stage leaves: one trained policy per member, the mask's logits, and the curves."""
+    """What a stage leaves: one trained policy per member, their gates' (S, N) retention, and the curves."""
 
     policies: list[Policy]
-    phi: Tensor | None
+    retention: Tensor | None
     history: DistillationHistory
 
 
@@ -269,16 +230,20 @@ def distill(
     *,
     masked: bool,
     seed: int,
+    masks: Tensor | None = None,
     report: Report = lambda fraction, detail: None,
     log: Log = lambda step, scalars: None,
     checkpoint: Path | None = None,
     records: int = 40,
 ) -> Distilled:
-    """Train `stage.members` policies, jointly with one mask over the keypoints when `masked`.
+    """Train `stage.members` policies, each jointly with gates over the keypoints when `masked`.
 
     Args:
         train, held_out: frames; the held-out ones are only ever measured.
         template_uv_px: (N, 2).
+        masks: (S, N) 0 or 1, the keypoints that each member has, `stage.folds` members in a row for each set; without
+            them all have all. Members with masks are trained without their fold (see `fold_of`), so that they can be
+            measured on it.
         report: called now and then with (share done, one line); what it raises ends the training.
         log: called as often with (step, scalars by name), see training_log.py.
         checkpoint: file to continue from when it exists and to write now and then; a run that is
@@ -292,7 +257,16 @@ def distill(
         raise ValueError(
             "with a mask only the last weights can be kept, after all steps: the error rises as points go"
         )
-    run = _Run(train, template_uv_px, policy_config, augmentation_config, stage, masked=masked, seed=seed)
+    run = _Run(
+        train,
+        template_uv_px,
+        policy_config,
+        augmentation_config,
+        stage,
+        masked=masked,
+        masks=masks,
+        seed=seed,
+    )
     every = max(1, stage.steps // records)
     if checkpoint is not None and checkpoint.is_file():
         run.restore(checkpoint)
@@ -309,7 +283,7 @@ def distill(
             log(run.step, run.scalars())
             if checkpoint is not None:
                 run.save(checkpoint)
-    return Distilled(run.policies(), None if run.mask is None else run.mask.phi.detach().clone(), run.history)
+    return Distilled(run.policies(), None if run.gates is None else run.gates.retention(), run.history)
 
 
 class _Run:
@@ -324,18 +298,26 @@ class _Run:
         stage: StageConfig,
         *,
         masked: bool,
+        masks: Tensor | None,
         seed: int,
     ) -> None:
         self._train, self._policy_config, self._stage = train, policy_config, stage
         self._augment = Augmentation(augmentation_config, template_uv_px)
         self._generator = torch.Generator().manual_seed(seed)
-        self._policy_frames, self._mask_frames = _folds(train, stage.members, masked and stage.cross_fit)
+        self._masks = masks
+        # Members with other masks but the same fold differ in nothing else, neither weights nor batches nor failures:
+        # so their errors differ by what the masks are worth, and not by luck.
+        self._different = stage.members if masks is None else stage.folds
+        self._policy_frames, self._gate_frames = _frames(
+            train, stage, seed, learnt=masked, given=masks is not None
+        )
         points, size = train.uv_px.shape[1], train.robot.shape[1]
         statistics = train.statistics(policy_config.horizon)
         self._members: list[Policy] = []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for _ in range(stage.members):
+            for number in range(stage.members):
+                if number % self._different == 0:
+                    torch.manual_seed(seed)
                 member = make_policy(
                     policy_config.name,
                     keypoints=points,
@@ -350,7 +332,8 @@ class _Run:
         parameters, self._buffers = stack_module_state(list[nn.Module](self._members))
         self._parameters: dict[str, Tensor] = {k: nn.Parameter(v.detach()) for k, v in parameters.items()}
         self._ema = {k: v.detach().clone() for k, v in self._parameters.items()}
-        self.mask = KeypointMask(points) if masked else None
+        self.gates = make_gates(stage.gates, stage.members, points) if masked else None
+        self._penalty = Penalty(stage.penalty, stage.members)
         groups: list[dict[str, Any]] = [
             {
                 "params": list(self._parameters.values()),
@@ -358,8 +341,8 @@ class _Run:
                 "weight_decay": stage.weight_decay,
             }
         ]
-        if self.mask is not None:
-            groups.append({"params": [self.mask.phi], "lr": stage.mask_learning_rate, "weight_decay": 0.0})
+        if self.gates is not None:
+            groups.append({"params": [self.gates.phi], "lr": stage.gate_learning_rate, "weight_decay": 0.0})
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99))
         self._peak_rates = [group["lr"] for group in groups]
         self.history = DistillationHistory()
@@ -370,25 +353,29 @@ class _Run:
 
     def advance(self) -> float:
         """One step of Adam on the objective at the top of this file; returns the mean -log pi."""
-        stage, mask = self._stage, self.mask
-        learns = mask is not None and self.step >= stage.warm_up * stage.steps
+        stage, gates = self._stage, self.gates
+        learns = gates is not None and self.step >= stage.warm_up * stage.steps
         together = learns and not stage.cross_fit
-        loss = self._loss(self._parameters, self._policy_frames, stage.batch, mask_learns=together)
-        # Members are independent, so their losses add up; the mask's gradient is the mean over them.
+        loss = self._loss(self._parameters, self._policy_frames, stage.batch, gates_learn=together)
+        # Members are independent, so their losses add up.
         objective = loss.sum()
-        if mask is not None and learns:
+        if gates is not None and learns:
+            gates_loss = loss
             if stage.cross_fit:
                 frozen = {name: value.detach() for name, value in self._parameters.items()}
-                objective = (
-                    objective + self._loss(frozen, self._mask_frames, stage.batch, mask_learns=True).sum()
-                )
-            objective = objective + stage.members * stage.alpha * mask.penalty()
+                gates_loss = self._loss(frozen, self._gate_frames, stage.batch, gates_learn=True)
+                objective = objective + gates_loss.sum()
+            if self._penalty.compares:
+                with torch.no_grad():
+                    full = self._loss(self._parameters, self._gate_frames, stage.batch, open_share=1.0)
+                self._penalty.observe(gates_loss.detach(), full)
+            objective = objective + (self._price() * gates.penalty()).sum()
         self._set_learning_rates()
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(objective)
         self._optimiser.step()
-        if mask is not None:
-            mask.limit()
+        if gates is not None:
+            gates.limit()
         self.step += 1
         # Early on the running mean must not remember the initial weights.
         keep = min(stage.ema, (1 + self.step) / (10 + self.step))
@@ -397,18 +384,44 @@ class _Run:
                 self._ema[name].lerp_(value, 1.0 - keep)
         return float(loss.detach().mean())
 
+    def _price(self) -> Tensor:
+        """(S,) what a point costs now."""
+        begin = self._stage.warm_up * self._stage.steps
+        return self._penalty.price(max(0.0, (self.step - begin) / max(1.0, self._stage.steps - begin)))
+
     def _loss(
-        self, parameters: dict[str, Tensor], frames: list[Tensor], batch: int, *, mask_learns: bool
+        self,
+        parameters: dict[str, Tensor],
+        frames: list[Tensor],
+        batch: int,
+        *,
+        gates_learn: bool = False,
+        open_share: float | None = None,
     ) -> Tensor:
-        """(S,) mean -log pi of every member on an augmented batch of its own, out of its `frames`."""
+        """(S,) mean -log pi of every member on a batch of its own with failures, out of its `frames`.
+
+        `open_share` of the samples see all points.
+        """
         config, generator = self._policy_config, self._generator
+        frames = frames[: self._different]
         index = torch.stack([f[torch.randint(len(f), (batch,), generator=generator)] for f in frames])
-        seen = self._augment(self._train.seen(index, config.history, config.history_stride), generator)
-        if self.mask is not None:
-            drawn = self.mask.sample((len(frames), batch), generator)
-            seen = seen._replace(mask=drawn if mask_learns else drawn.detach())
-        noise = self._noise((len(frames), batch), generator)
-        return self._losses(parameters, seen, self._train.chunks(index, config.horizon), noise).mean(dim=1)
+        seen = self._augment.observe(self._train, index, config.history, config.history_stride, generator)
+        action = self._train.chunks(index, config.horizon)
+        if self._masks is not None:
+            sets = len(self._masks) // len(frames)
+            action = action.repeat(sets, 1, 1, 1)
+            seen = PolicyInput(*(v.repeat(sets, *[1] * (v.dim() - 1)) for v in seen if v is not None))
+        if self.gates is not None:
+            drawn = self.gates.sample(batch, generator)
+            drawn = drawn if gates_learn else drawn.detach()
+            if open_share is None:  # who is to be compared with the full set must know it
+                open_share = 0.25 if self._penalty.compares and not gates_learn else 0.0
+            full = round(open_share * batch)
+            seen = seen._replace(mask=torch.cat([torch.ones_like(drawn[:, :full]), drawn[:, full:]], dim=1))
+        elif self._masks is not None:
+            seen = seen._replace(mask=self._masks[:, None].expand(-1, batch, -1))
+        noise = self._noise((self._stage.members, batch), generator)
+        return self._losses(parameters, seen, action, noise).mean(dim=1)
 
     def _noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Noise | None:
         """What a policy that samples needs for `shape` samples; nothing is drawn for the others."""
@@ -451,7 +464,7 @@ class _Run:
 
     @torch.no_grad()
     def evaluate(self, data: TrainingData) -> float:
-        """Mean -log pi of the running-mean weights on all frames, without noise, under the hard mask."""
+        """Mean -log pi of the running-mean weights on all frames, without noise, under hard masks."""
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
         total = 0.0
         for seen, action in self._measured(data):
@@ -471,16 +484,15 @@ class _Run:
         return total / len(data)
 
     def _measured(self, data: TrainingData) -> Iterator[tuple[PolicyInput, Tensor]]:
-        """All frames and their chunks, the same for every member, under the hard mask."""
+        """All frames and their chunks, the same for every member, under hard masks."""
         config, members = self._policy_config, self._stage.members
         for index in torch.split(torch.arange(len(data)), 1024):
             seen = data.seen(index, config.history, config.history_stride)
             action = data.chunks(index, config.horizon)
-            if self.mask is not None:
-                seen = seen._replace(mask=self.mask.hard().float().expand(len(index), -1))
-            wide = PolicyInput(
-                *(None if v is None else v.expand(members, *v.shape) for v in seen)  # type: ignore[arg-type]
-            )
+            wide = PolicyInput(*(v.expand(members, *v.shape) for v in seen if v is not None))
+            masks = self._masks if self.gates is None else self.gates.hard()
+            if masks is not None:
+                wide = wide._replace(mask=masks[:, None].expand(-1, len(index), -1))
             yield wide, action.expand(members, *action.shape)
 
     def record(self, train: float, held_out: float, held_out_error: float) -> None:
@@ -490,10 +502,11 @@ class _Run:
         history.train.append(train)
         history.held_out.append(held_out)
         history.held_out_error.append(held_out_error)
-        if self.mask is not None:
-            retention = self.mask.retention()
-            history.kept.append(float(retention.sum()))
-            history.retention.append([round(float(r), 4) for r in retention])
+        if self.gates is not None:
+            retention = self.gates.retention()
+            history.kept.append(float(retention.sum(1).mean()))
+            history.price.append(float(self._price().mean()))
+            history.retention.append([[round(r, 3) for r in member] for member in retention.tolist()])
         if self._stage.keep == "best" or self._stage.patience:
             self.best.consider(self.step, held_out_error, self._ema)
             if self._stage.keep == "best":
@@ -525,8 +538,8 @@ class _Run:
         tensors = {f"parameter.{k}": v.detach() for k, v in self._parameters.items()}
         tensors |= {f"ema.{k}": v for k, v in self._ema.items()}
         tensors["generator"] = self._generator.get_state()
-        if self.mask is not None:
-            tensors["phi"] = self.mask.phi.detach()
+        if self.gates is not None:
+            tensors |= {"phi": self.gates.phi.detach(), "price": self._penalty.state}
         for number, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{k}": v for k, v in state.items()}
         tensors |= self.best.tensors()
@@ -540,8 +553,9 @@ class _Run:
             for name, value in self._parameters.items():
                 value.copy_(tensors[f"parameter.{name}"])
                 self._ema[name].copy_(tensors[f"ema.{name}"])
-            if self.mask is not None:
-                self.mask.phi.copy_(tensors["phi"])
+            if self.gates is not None:
+                self.gates.phi.copy_(tensors["phi"])
+                self._penalty.state = tensors["price"]
         self._generator.set_state(tensors["generator"])
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -554,18 +568,32 @@ class _Run:
         self.best.restore(tensors, facts["best"])
 
 
-def _folds(data: TrainingData, members: int, cross_fit: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Frames that each member's policy learns on, and those on which the mask learns from it.
+def fold_of(demonstrations: int, folds: int, seed: int | Sequence[int]) -> npt.NDArray[np.int64]:
+    """(D,) the fold of each demonstration, at random and of equal sizes."""
+    return np.random.default_rng(seed).permutation(demonstrations) % folds
 
-    Folds go by demonstration. Without cross-fitting, or with too few demonstrations for it, both are
-    all frames.
+
+def _frames(
+    data: TrainingData, stage: StageConfig, seed: int, *, learnt: bool, given: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Frames that each member's policy is trained on, and those that its gates learn on.
+
+    Folds go by demonstration. Where gates are learnt every round of `folds` members splits anew; members with
+    masks that are given all split alike, so that their errors can be compared. Without cross-fitting, or with
+    too few demonstrations for it, both are all frames.
     """
     everything = torch.arange(len(data))
-    demonstration = torch.unique(data.first, return_inverse=True)[1]
-    if not cross_fit or members < 2 or int(demonstration.max()) + 1 < members:
-        return [everything] * members, [everything] * members
-    fold = demonstration % members
-    return [everything[fold != k] for k in range(members)], [everything[fold == k] for k in range(members)]
+    demonstration = data.demonstration()
+    count = int(demonstration.max()) + 1
+    if not (given or (learnt and stage.cross_fit)) or not 2 <= stage.folds <= count:
+        return [everything] * stage.members, [everything] * stage.members
+    policy, gates = [], []
+    for member in range(stage.members):
+        number = 0 if given else member // stage.folds
+        fold = torch.from_numpy(fold_of(count, stage.folds, (seed, number)))[demonstration]
+        policy.append(everything[fold != member % stage.folds])
+        gates.append(everything[fold == member % stage.folds])
+    return policy, gates
 
 
 class _Likelihood(nn.Module):

@@ -44,7 +44,8 @@ def write_report(result: SelectionResult, folder: Path) -> None:
             )
             for suffix, of, view in views
         },
-        "retention.png": ("Retention: which candidates the mask kept", _retention(result)),
+        "path.png": ("How many points are needed", _path(result)),
+        "retention.png": ("Retention: which candidates the gates kept", _retention(result)),
         "loss.png": ("Loss", _losses(result)),
         **{
             f"tracks{suffix}.png": (
@@ -86,7 +87,9 @@ def _views(result: SelectionResult) -> list[tuple[str, str, _View]]:
 
 def metrics(result: SelectionResult) -> dict[str, Any]:
     """What metrics.json holds."""
+    choice = result.choice
     views = [view for _, _, view in _views(result)]
+    among_trackable = dict(zip(np.flatnonzero(result.keep).tolist(), result.kept.tolist(), strict=True))
     train, held_out, held_out_error = result.refit_history.kept_record()
     return {
         "policy": result.config.policy.name,
@@ -94,7 +97,29 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         "keypoints_kept": int(result.keep.sum()),
         "keypoints_candidates": len(result.keep),
         "keypoints_trackable": int(result.trackable.sum()),
-        "keypoints_merged": int(result.merged.sum()),
+        "objective": result.config.choice.objective,
+        "agreement": round(choice.agreement, 3),
+        "held_out_error": _finite(float(choice.error.mean())),
+        "held_out_error_full": _finite(float(choice.full_errors.mean())),
+        "held_out_error_limit": _finite(choice.limit),
+        "path": [
+            {
+                "parts": sorted({int(choice.parts[i]) for i in points}),
+                "points": result.candidates.ids[result.trackable][points].tolist(),
+                "held_out_error": _finite(float(errors.mean())),
+                "folds": [_finite(float(e)) for e in errors],
+            }
+            for points, errors in zip(choice.path, choice.path_errors, strict=True)
+        ],
+        "parts": {
+            part: {
+                "candidates": int((choice.parts == part).sum()),
+                "kept": int((choice.parts[choice.keep] == part).sum()),
+                "retention": round(float(choice.part_retention[choice.parts == part][0]), 4),
+                "error_without": _finite(rise),
+            }
+            for part, rise in choice.part_removal.items()
+        },
         "demonstrations": len(result.demonstrations),
         "demonstrations_held_out": len(result.held_out),
         "frames": sum(len(d) for d in result.demonstrations),
@@ -108,20 +133,23 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
                 "id": int(i),
                 "camera": view.points.camera_name,
                 "uv_px": [round(float(x), 1) for x in uv_px],
-                "retention": round(float(result.retention[index]), 4),
+                "part": int(choice.parts[among_trackable[index]]),
+                "retention": round(float(choice.retention[among_trackable[index]]), 4),
+                "part_retention": round(float(choice.part_retention[among_trackable[index]]), 4),
+                "error_without": _finite(choice.point_removal[among_trackable[index]]),
                 "visible": round(float(result.trackability.visible[index]), 3),
                 "transferred": round(float(result.trackability.transferred[index]), 3),
                 "confidence": round(float(result.trackability.confidence[index]), 3),
             }
             for view in views
             for i, uv_px, index in zip(
-                view.points.ids, view.points.uv_px, np.flatnonzero(view.mine), strict=True
+                view.points.ids, view.points.uv_px, np.flatnonzero(view.mine).tolist(), strict=True
             )
             if result.keep[index]
         ],
         "seconds": result.seconds,
         "peak_rss_mb": round(result.peak_rss_mb),
-        "curves": {"select": _curves(result.select_history), "refit": _curves(result.refit_history)},
+        "curves": {"select": _curves(choice.history), "refit": _curves(result.refit_history)},
     }
 
 
@@ -135,6 +163,10 @@ def _curves(history: DistillationHistory) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return round(value, 5) if np.isfinite(value) else None
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1%}"
 
 
 def label_points(axes: Axes, uv_px: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], size: float) -> None:
@@ -161,7 +193,7 @@ def _template(result: SelectionResult, view: _View) -> Figure:
     axes.imshow(candidates.template_rgb)
     for mask, colour, label in (
         (~trackable, "#000000", "not trackable"),
-        (trackable & ~keep, "#ffffff", "dropped by the mask"),
+        (trackable & ~keep, "#ffffff", "dropped"),
     ):
         uv = candidates.uv_px[mask]
         axes.plot(
@@ -182,21 +214,66 @@ def _template(result: SelectionResult, view: _View) -> Figure:
     return figure
 
 
+def _path(result: SelectionResult) -> Figure:
+    """Number of parts and points against held-out error, the tolerance line, and the knee; what each is worth."""
+    choice = result.choice
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    path, removal = figure.subplots(1, 2)
+    x = np.arange(1, len(choice.path) + 1)
+    mean = choice.path_errors.mean(1)
+    path.plot(x, choice.path_errors, color=GREY, lw=0.7)
+    path.plot([], [], color=GREY, lw=0.7, label="each fold")
+    path.plot(x, mean, "o-", color="black", ms=4, label="mean")
+    everything = f"all {len(choice.keep)} trackable candidates"
+    path.axhline(choice.full_errors.mean(), color="#1f77b4", lw=1, label=everything)
+    tolerance = result.config.choice.tolerance
+    path.axhline(choice.limit, color=RED, lw=1, ls=":", label=f"tolerance: {tolerance:.0%} above the best")
+    at = choice.knee
+    path.plot(
+        x[at],
+        mean[at],
+        "o",
+        ms=13,
+        mfc="none",
+        mec=RED,
+        mew=2,
+        label=f"chosen: {len(choice.path[at])} points",
+    )
+    path.set_xticks(x, [f"{k}\n({len(points)})" for k, points in zip(x, choice.path, strict=True)])
+    path.set(xlabel="rigid parts (points)", ylabel="held-out action error under failures")
+    path.grid(alpha=0.3)
+    path.legend(fontsize=8)
+    ids = result.candidates.ids[result.keep]
+    names = [f"part {part}" for part in choice.part_removal] + [f"point {i}" for i in ids]
+    rise = [*choice.part_removal.values(), *(choice.point_removal[int(i)] for i in result.kept)]
+    colours = ["#444444"] * len(choice.part_removal) + keypoint_colours(len(ids))
+    bars = removal.barh(names, [100.0 * r for r in rise], color=colours)
+    removal.bar_label(bars, fmt="%+.1f", padding=3)
+    removal.axvline(0.0, color="black", lw=0.8)
+    removal.margins(x=0.15)
+    removal.invert_yaxis()
+    removal.set(xlabel="rise of the held-out error without it, policy trained anew [%]")
+    return figure
+
+
 def _retention(result: SelectionResult) -> Figure:
-    history = result.select_history
+    """Mean over members, against the price of a point where that rises, else against the step."""
+    history = result.choice.history
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     curves, count = figure.subplots(1, 2)
-    retention = np.array(history.retention)
-    kept = result.keep[result.trackable]
-    curves.plot(history.step, retention[:, ~kept], color=GREY, lw=0.6, alpha=0.5)
+    retention = np.array(history.retention).mean(axis=1)
+    kept = result.choice.keep
+    priced = len(set(history.price)) > 1
+    x = history.price if priced else history.step
+    curves.plot(x, retention[:, ~kept], color=GREY, lw=0.6, alpha=0.5)
     ids = result.candidates.ids[result.keep]
     for colour, number, curve in zip(keypoint_colours(len(ids)), ids, retention[:, kept].T, strict=True):
-        curves.plot(history.step, curve, color=colour, lw=2, label=str(number))
-    curves.axhline(0.5, color="black", lw=0.8, ls=":")
-    curves.set(xlabel="step", ylabel="probability of being kept", ylim=(-0.02, 1.02))
+        curves.plot(x, curve, color=colour, lw=2, label=str(number))
+    label, scale = ("price of a point", "log") if priced else ("step", "linear")
+    curves.set(xlabel=label, xscale=scale, ylabel="share of members that keep it", ylim=(-0.02, 1.02))
     curves.legend(title="kept", fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    count.plot(history.step, history.kept, color="black")
-    count.set(xlabel="step", ylabel="expected number of points", yscale="log")
+    count.plot(x, history.kept, color="black")
+    count.set(xlabel=label, xscale=scale, ylabel="expected number of points", yscale="log")
     count.grid(alpha=0.3, which="both")
     return figure
 
@@ -205,7 +282,7 @@ def _losses(result: SelectionResult) -> Figure:
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     select, refit, horizon = figure.subplots(1, 3)
     for axes, history, title in (
-        (select, result.select_history, "mask and policy together"),
+        (select, result.choice.history, "gates and policy together"),
         (refit, result.refit_history, "policy on the kept points"),
     ):
         axes.plot(history.step, history.train, color=GREY, label="train (with augmentation)")
@@ -298,12 +375,14 @@ def _timing(result: SelectionResult) -> Figure:
 def _page(pictures: dict[str, str], summary: dict[str, Any]) -> str:
     facts = (
         f"{summary['keypoints_kept']} of {summary['keypoints_candidates']} candidates kept, "
+        f"held-out error {summary['held_out_error']:.3f} (all candidates: {summary['held_out_error_full']:.3f}), "
         f"policy {summary['policy']} ({summary['encoder']}), "
         f"{summary['demonstrations']} demonstrations with {summary['frames']} frames, "
         f"{sum(summary['seconds'].values()):.0f} s, peak memory {summary['peak_rss_mb']} MiB"
     )
     rows = "".join(
-        f"<tr><td>{p['id']}</td><td>{html.escape(p['camera'])}</td><td>{p['uv_px'][0]:.0f}, {p['uv_px'][1]:.0f}</td><td>{p['retention']:.2f}</td>"
+        f"<tr><td>{p['id']}</td><td>{html.escape(p['camera'])}</td><td>{p['uv_px'][0]:.0f}, {p['uv_px'][1]:.0f}</td><td>{p['part']}</td>"
+        f"<td>{p['retention']:.2f}</td><td>{p['part_retention']:.2f}</td><td>{_percent(p['error_without'])}</td>"
         f"<td>{p['visible']:.0%}</td><td>{p['transferred']:.0%}</td><td>{p['confidence']:.2f}</td></tr>"
         for p in summary["keypoints"]
     )
@@ -317,6 +396,6 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1250
 img {{ max-width: 100% }} figure {{ margin: 2rem 0 }} figcaption {{ font-weight: 600; margin-bottom: .4rem }}
 table {{ border-collapse: collapse }} td, th {{ padding: .15rem .9rem; text-align: right; border-bottom: 1px solid #ddd }}
 </style></head><body><h1>Keypoint selection</h1><p>{html.escape(facts)}</p>
-<table><tr><th>id</th><th>camera</th><th>u, v [px]</th><th>retention</th><th>visible</th><th>found at start</th><th>confidence</th></tr>{rows}</table>
+<table><tr><th>id</th><th>camera</th><th>u, v [px]</th><th>rigid part</th><th>retention</th><th>of its part</th><th>error without it</th><th>visible</th><th>found at start</th><th>confidence</th></tr>{rows}</table>
 {figures}<p>All figures: <a href="metrics.json">metrics.json</a></p></body></html>
 """

@@ -47,7 +47,8 @@ examples:
 settings (--config, YAML; only what differs from the defaults, which are meant to be left alone):
   name: sushi            # of the keypoint set
   candidates: {count: 512}
-  select: {alpha: 0.001} # lower keeps more points, for fine-grained tasks
+  choice: {objective: published}      # one mask and one alpha, as published
+  select: {penalty: {alpha: 0.001}}   # lower keeps more points; published objective only
   policy: {name: flow, encoder: attention}   # mlp, gaussian, diffusion, flow; concat, attention
   refit: {steps: 4000, keep: best, patience: 10}
   log: {tensorboard: true}                   # RUN/.select/tensorboard

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -28,8 +29,8 @@ from atk_perception.candidates import sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
+from atk_policy.augmentation import AugmentationConfig
 from atk_policy.camera_sets import kept_of_each, numbered, side_by_side
-from atk_policy.companions import add_companions
 from atk_policy.demonstrations import (
     Demonstration,
     Trackability,
@@ -41,21 +42,22 @@ from atk_policy.demonstrations import (
     trackability,
 )
 from atk_policy.distillation import (
-    AugmentationConfig,
     DistillationHistory,
     Distilled,
+    Log,
     PolicyConfig,
     StageConfig,
     TrainingData,
     distill,
 )
-from atk_policy.policies import make_policy
+from atk_policy.keypoint_choice import AUTOMATIC, PUBLISHED, Choice, ChoiceConfig, choose_keypoints
+from atk_policy.policies import DEFAULT_POLICY, make_policy
 from atk_policy.report import write_report
 from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder, SeenSet, check_execution_horizon
 from atk_policy.training_log import LogConfig, TrainingLog, check_log
 
 Progress = Callable[[str, float, str], None]
-STAGES = ("read", "track", "select", "refit", "report")
+STAGES = ("read", "track", "select", "measure", "refit", "report")
 WORK_FOLDER = ".select"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -83,12 +85,7 @@ class CandidateConfig(_Config):
 
 
 class SelectionConfig(_Config):
-    """All settings of a selection; the defaults are meant to be left alone.
-
-    `alpha` multiplies the expected number of points and is compared with the policy's -log pi, here
-    the mean absolute error of the normalised action: a point stays when taking it away costs more
-    than alpha of that error. 0.002 is the published default and serves unchanged.
-    """
+    """All settings of a selection; the defaults are meant to be left alone, see keypoint_choice.py."""
 
     name: str = "task"
     seed: int = 0
@@ -97,20 +94,10 @@ class SelectionConfig(_Config):
     tracker: str = DEFAULT_TRACKER
     template_demonstration: Annotated[int, Field(ge=0)] = 0
     held_out: Share = 0.1
-    keypoints_min: Annotated[int, Field(ge=1)] = 4  # a transfer needs three points to be believed
-    keypoints_max: Annotated[int, Field(ge=1)] = 12
-    part_min: Annotated[int, Field(ge=1)] = 4  # points on each rigid part that matters, see companions.py
-    merge_px: Annotated[float, Field(ge=0.0)] = 6.0  # two points closer than this see the same patch
+    choice: ChoiceConfig = ChoiceConfig()
     policy: PolicyConfig = PolicyConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
-    select: StageConfig = StageConfig(
-        steps=1000,
-        batch=256,
-        members=4,
-        learning_rate=2e-3,
-        alpha=0.002,
-        warm_up=0.15,
-    )
+    select: StageConfig = AUTOMATIC  # of the gates
     refit: StageConfig = StageConfig(steps=1500, batch=512, members=1, learning_rate=1.5e-3)
     ensemble_decay: Annotated[float, Field(ge=0.0)] = 0.2
     execution_horizon: Annotated[int, Field(ge=1)] = 1  # periods that a chunk is followed before the next
@@ -126,6 +113,21 @@ class SelectionConfig(_Config):
             )
         return self
 
+    @property
+    def selector(self) -> PolicyConfig:
+        """The policy that points are chosen with: the quick one, seeing time as the one that is trained on them."""
+        p = self.policy
+        if p.name == DEFAULT_POLICY:
+            return p
+        return PolicyConfig(horizon=p.horizon, history=p.history, history_stride=p.history_stride)
+
+    @classmethod
+    def published(cls, alpha: float = 0.002, **changes: Any) -> SelectionConfig:
+        """The published objective at one `alpha`: the reference that everything else is measured against."""
+        penalty = PUBLISHED.penalty.model_copy(update={"alpha": alpha})
+        select = PUBLISHED.model_copy(update={"penalty": penalty})
+        return cls(**{"choice": ChoiceConfig(objective="published"), "select": select, **changes})
+
     @classmethod
     def load(cls, path: Path | str | None) -> SelectionConfig:
         """Read a YAML file of entries that differ from the defaults; None or '' gives the defaults.
@@ -137,10 +139,12 @@ class SelectionConfig(_Config):
             return cls()
         try:
             content = yaml.safe_load(Path(path).read_text()) or {}
-            return cls.model_validate(_merged(cls().model_dump(), content))
+            objective = (content.get("choice") or {}).get("objective")
+            base = cls.published() if objective == "published" else cls()
+            return cls.model_validate(_merged(base.model_dump(), content))
         except OSError as error:
             raise SelectionError(f"selection settings {path} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, ValidationError, TypeError) as error:
+        except (yaml.YAMLError, ValidationError, TypeError, AttributeError) as error:
             raise SelectionError(f"selection settings {path} cannot be used: {error}") from error
 
 
@@ -163,16 +167,23 @@ class SelectionResult:
     held_out: list[int]
     trackability: Trackability
     trackable: npt.NDArray[np.bool_]
-    retention: npt.NDArray[np.float64]
+    choice: Choice  # among the trackable ones
     keep: npt.NDArray[np.bool_]
-    chosen: npt.NDArray[np.bool_]  # by the mask; the others in `keep` are their company
-    merged: npt.NDArray[np.bool_]
-    select_history: DistillationHistory
     refit_history: DistillationHistory
     held_out_joint_error_rad: npt.NDArray[np.float64]
     seconds: dict[str, float] = field(default_factory=dict)
     peak_rss_mb: float = 0.0
     cameras: Sequence[KeypointSet] = ()  # the candidates of each; in `candidates` they stand side by side
+
+    @property
+    def kept(self) -> npt.NDArray[np.int64]:
+        """(N,) the kept points as indices of the trackable ones."""
+        return np.flatnonzero(self.choice.keep)
+
+    def retention_by_id(self) -> dict[int, float]:
+        """Of the kept points."""
+        ids = self.candidates.ids[self.keep].tolist()
+        return dict(zip(ids, self.choice.retention[self.kept].round(3).tolist(), strict=True))
 
 
 def select_keypoints(
@@ -183,6 +194,7 @@ def select_keypoints(
     *,
     resume: bool = True,
     workers: int = 2,
+    tracks: Path | None = None,
     progress: Progress = lambda stage, fraction, detail: None,
 ) -> RunFolder:
     """Choose the keypoints of a task, train its policy, and write the run folder.
@@ -194,6 +206,7 @@ def select_keypoints(
         robot: the robot that the demonstrations were recorded on.
         resume: continue from `.select`; False begins training anew (tracks stay cached: they
             depend on nothing but bags, candidates and tracker).
+        tracks: folder of the track cache, for several selections from the same demonstrations.
         progress: called with (stage, share done, one line); what it raises ends the selection.
 
     Raises:
@@ -220,7 +233,7 @@ def select_keypoints(
     tracking = Tracking(config.matcher, config.tracker)
     work = output / WORK_FOLDER
     tracked = track_demonstrations(
-        bags, proposed, robot, tracking, work / "tracks", workers=workers, report=clock.report
+        bags, proposed, robot, tracking, tracks or work / "tracks", workers=workers, report=clock.report
     )
     result = choose(tracked, candidates, config, work, resume=resume, clock=clock)
     result.selection.seconds, result.selection.cameras = clock.seconds, proposed
@@ -228,14 +241,13 @@ def select_keypoints(
     first, *more = kept_of_each(
         proposed,
         candidates.ids[keep],
-        dict(zip(candidates.ids.tolist(), result.selection.retention.round(3).tolist(), strict=True)),
+        result.selection.retention_by_id(),
         {
             "candidates": len(candidates),
             "strategy": config.candidates.strategy,
             "seed": config.seed,
-            "alpha": config.select.alpha,
+            "objective": config.choice.objective,
             "demonstrations": len(bags),
-            "companions": candidates.ids[keep & ~result.selection.chosen].tolist(),
         },
     )
     run = RunFolder(
@@ -336,12 +348,91 @@ def focused_candidates(
 
 
 @dataclass(frozen=True)
+class ChosenSet:
+    """The outcome of `choose_set`. C candidates.
+
+    Attributes:
+        training, held_out: numbers of the demonstrations that took part in choosing, and of those that did not.
+        trackable: (C,) who could be chosen. choice: among those.
+        keep: (C,) the set.
+    """
+
+    training: list[int]
+    held_out: list[int]
+    trackability: Trackability
+    trackable: npt.NDArray[np.bool_]
+    choice: Choice
+    keep: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Chosen:
     """The outcome of `choose`: policy and facts."""
 
     policy: Any
     held_out_loss: float
     selection: SelectionResult
+
+
+def trackable_candidates(quality: Trackability, config: CandidateConfig) -> npt.NDArray[np.bool_]:
+    """(C,) who is tracked well enough to be chosen.
+
+    Raises:
+        SelectionError: nobody.
+    """
+    trackable = (
+        (quality.transferred >= config.transferred_min)
+        & (quality.visible >= config.visible_min)
+        & (quality.confidence >= config.confidence_min)
+    )
+    if not trackable.any():
+        raise SelectionError(
+            f"none of {len(trackable)} candidates is trackable: the best is visible in {quality.visible.max():.0%} of all "
+            f"frames and at the start of {quality.transferred.max():.0%} of the demonstrations. Do the demonstrations show "
+            "the same scene as the template? Lower candidates.visible_min or transferred_min, or choose another template"
+        )
+    return np.asarray(trackable)
+
+
+def choose_set(
+    demonstrations: list[Demonstration],
+    candidates: KeypointSet,
+    config: SelectionConfig,
+    *,
+    start: Callable[[str], None] = lambda stage: None,
+    report: Callable[[float, str], None] = lambda fraction, detail: None,
+    log: Log = lambda step, scalars: None,
+    checkpoints: Path | None = None,
+) -> ChosenSet:
+    """The keypoint set of tracked demonstrations, without the policy on it; see `choose_keypoints`.
+
+    Raises:
+        SelectionError: no candidate is trackable.
+    """
+    training, held_out = split(len(demonstrations), config.held_out, config.seed)
+    quality = trackability(demonstrations)
+    trackable = trackable_candidates(quality, config.candidates)
+    seen = [d.keypoints(trackable) for d in demonstrations]
+    choice = choose_keypoints(
+        TrainingData.of([seen[i] for i in training]),
+        TrainingData.of([seen[i] for i in held_out]) if held_out else None,
+        [seen[i] for i in training],
+        candidates.uv_px[trackable],
+        quality.score()[trackable],
+        math.hypot(candidates.image_width, candidates.image_height),
+        config.selector,
+        config.augmentation,
+        config.select,
+        config.choice,
+        seed=config.seed,
+        start=start,
+        report=report,
+        log=log,
+        checkpoints=checkpoints,
+    )
+    keep = trackable.copy()
+    keep[trackable] = choice.keep
+    return ChosenSet(training, held_out, quality, trackable, choice, keep)
 
 
 def choose(
@@ -353,62 +444,31 @@ def choose(
     resume: bool = True,
     clock: _Stopwatch | None = None,
 ) -> Chosen:
-    """Mask and policy on tracked demonstrations: everything between tracks and run folder.
+    """Keypoint set and policy of tracked demonstrations: everything between tracks and run folder.
 
     Raises:
         SelectionError: no candidate is trackable.
     """
     clock = clock or _Stopwatch(lambda stage, fraction, detail: None)
-    training, held_out = split(len(demonstrations), config.held_out, config.seed)
-    train = TrainingData.of([demonstrations[i] for i in training])
-    test = TrainingData.of([demonstrations[i] for i in held_out]) if held_out else None
-    quality = trackability(demonstrations)
-    trackable = (
-        (quality.transferred >= config.candidates.transferred_min)
-        & (quality.visible >= config.candidates.visible_min)
-        & (quality.confidence >= config.candidates.confidence_min)
-    )
-    if not trackable.any():
-        raise SelectionError(
-            f"none of {len(trackable)} candidates is trackable: the best is visible in {quality.visible.max():.0%} of all "
-            f"frames and at the start of {quality.transferred.max():.0%} of the demonstrations. Do the demonstrations show "
-            "the same scene as the template? Lower candidates.visible_min or transferred_min, or choose another template"
-        )
     checkpoints = work / _training_key(demonstrations, candidates, config)
     if not resume:
         for file in checkpoints.glob("*.safetensors"):
             file.unlink()
 
-    clock.start("select")
-    possible = torch.from_numpy(trackable)
     select_log = TrainingLog(config.log, work, "select")
-    joint = distill(
-        train.keypoints(possible),
-        None if test is None else test.keypoints(possible),
-        candidates.uv_px[trackable],
-        config.policy,
-        config.augmentation,
-        config.select,
-        masked=True,
-        seed=config.seed,
+    found = choose_set(
+        demonstrations,
+        candidates,
+        config,
+        start=clock.start,
         report=clock.report,
         log=select_log,
-        checkpoint=checkpoints / "select.safetensors",
+        checkpoints=checkpoints,
     )
     select_log.close()
-    assert joint.phi is not None
-    retention = np.zeros(len(trackable))
-    retention[trackable] = torch.sigmoid(joint.phi).double().numpy()
-    chosen, merged = hard_set(retention, candidates.uv_px, config)
-    keep = add_companions(
-        [demonstrations[i] for i in training],
-        candidates.uv_px,
-        chosen,
-        trackable,
-        quality,
-        part_min=config.part_min,
-        total_max=config.keypoints_max,
-    )
+    keep = found.keep
+    train = TrainingData.of([demonstrations[i] for i in found.training])
+    test = TrainingData.of([demonstrations[i] for i in found.held_out]) if found.held_out else None
 
     clock.start("refit")
     kept = torch.from_numpy(keep)
@@ -433,38 +493,15 @@ def choose(
         config=config,
         candidates=candidates,
         demonstrations=demonstrations,
-        held_out=held_out,
-        trackability=quality,
-        trackable=trackable,
-        retention=retention,
+        held_out=found.held_out,
+        trackability=found.trackability,
+        trackable=found.trackable,
+        choice=found.choice,
         keep=keep,
-        chosen=chosen,
-        merged=merged,
-        select_history=joint.history,
         refit_history=refit.history,
         held_out_joint_error_rad=joint_error_by_horizon(refit, measured.keypoints(kept), config.policy),
     )
     return Chosen(policy, refit.history.kept_record()[1], selection)
-
-
-def hard_set(
-    retention: npt.NDArray[np.float64], uv_px: npt.NDArray[np.float32], config: SelectionConfig
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """The keypoint set: what the mask rather keeps than not, best first, without near-duplicates.
-
-    Returns:
-        (C,) bool kept, and (C,) bool dropped because a better point is within `merge_px`.
-    """
-    keep = np.zeros(len(retention), np.bool_)
-    merged = np.zeros(len(retention), np.bool_)
-    for index in np.argsort(-retention, kind="stable"):
-        wanted = retention[index] > 0.5 or keep.sum() < config.keypoints_min
-        if not wanted or retention[index] == 0.0 or keep.sum() >= config.keypoints_max:
-            break
-        near = np.hypot(*(uv_px[keep] - uv_px[index]).T) < config.merge_px
-        merged[index] = near.any()
-        keep[index] = not near.any()
-    return keep, merged
 
 
 @torch.no_grad()

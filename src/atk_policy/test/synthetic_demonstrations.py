@@ -1,4 +1,9 @@
-"""Demonstrations without images: keypoint tracks of a scene in which only two objects matter."""
+"""Demonstrations without images: keypoint tracks of scenes in which it is known which objects matter.
+
+`make_demonstrations`: two do, the object and the target. `make_press_demonstrations`: one does, the panel.
+In both a distractor stands somewhere else each time, most points lie on a table that never moves, and some
+cannot be tracked.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,13 @@ import numpy as np
 from atk_policy.demonstrations import Demonstration
 
 JOINTS = 7
-OBJECT, TARGET, STATIC, NOISE, FLICKER = range(5)
+OBJECT, TARGET, STATIC, NOISE, FLICKER, DISTRACTOR = range(6)
 
 
 def keypoint_kinds(candidates: int, rng: np.random.Generator) -> np.ndarray:
     """(C,) what each candidate lies on: 6% each on the object and the target, the rest on nothing of use."""
-    return rng.choice([OBJECT, TARGET, STATIC, NOISE, FLICKER], candidates, p=[0.06, 0.06, 0.5, 0.3, 0.08])
+    kinds = [OBJECT, TARGET, STATIC, NOISE, FLICKER, DISTRACTOR]
+    return rng.choice(kinds, candidates, p=[0.06, 0.06, 0.4, 0.3, 0.08, 0.1])
 
 
 def make_demonstrations(
@@ -30,6 +36,8 @@ def make_demonstrations(
     object_px, target_px = np.array([200.0, 250.0]), np.array([420.0, 300.0])
     template[kind == OBJECT] = object_px + rng.uniform(-25, 25, ((kind == OBJECT).sum(), 2))
     template[kind == TARGET] = target_px + rng.uniform(-35, 35, ((kind == TARGET).sum(), 2))
+    distractor_px = np.array([120.0, 380.0])
+    template[kind == DISTRACTOR] = distractor_px + rng.uniform(-25, 25, ((kind == DISTRACTOR).sum(), 2))
     # A fixed smooth map from image position to joints stands for the camera and inverse kinematics.
     to_joints = rng.normal(size=(JOINTS, 3)) * np.array([0.5, 0.5, 0.2])
 
@@ -67,23 +75,69 @@ def make_demonstrations(
         uv = np.broadcast_to(template, (steps, candidates, 2)).copy()
         uv[:, kind == OBJECT] += (object_track - object_px)[:, None]
         uv[:, kind == TARGET] += at_target - target_px
-        noise = kind == NOISE
-        uv[:, noise] += np.cumsum(rng.normal(0, 6, (steps, noise.sum(), 2)), axis=0) + rng.normal(
-            0, 40, (noise.sum(), 2)
-        )
-        flicker = kind == FLICKER
-        uv[:, flicker] += rng.normal(0, 60, (steps, flicker.sum(), 2))
-        uv += rng.normal(0, 0.5, uv.shape)
-        visible = rng.random((steps, candidates)) < np.where(flicker, 0.05, 0.97)
-        demonstrations.append(
-            Demonstration(
-                f"episode_{number:04d}",
-                np.arange(steps, dtype=np.int64) * 50_000_000,
-                uv.astype(np.float32),
-                visible,
-                np.where(visible, 0.9, 0.1).astype(np.float32),
-                robot,
-                action,
-            )
-        )
+        uv[:, kind == DISTRACTOR] += rng.uniform(-60, 60, 2)
+        demonstrations.append(_seen(f"episode_{number:04d}", uv, kind, robot, action, rng))
     return demonstrations, kind, template.astype(np.float32)
+
+
+def make_press_demonstrations(
+    count: int, candidates: int, *, steps: int = 40, seed: int = 0
+) -> tuple[list[Demonstration], np.ndarray, np.ndarray]:
+    """The arm goes to a button on a panel that stands anywhere; half of the points come in near-duplicate pairs.
+
+    Returns:
+        As `make_demonstrations`; the panel is OBJECT, and there is no TARGET.
+    """
+    rng = np.random.default_rng(seed)
+    kind = rng.choice([OBJECT, STATIC, NOISE, FLICKER, DISTRACTOR], candidates, p=[0.2, 0.35, 0.2, 0.05, 0.2])
+    kind[:4], kind[4:8] = OBJECT, DISTRACTOR
+    template = rng.uniform([30, 30], [610, 450], (candidates, 2))
+    panel_px, distractor_px = np.array([330.0, 240.0]), np.array([150.0, 330.0])
+    template[kind == OBJECT] = panel_px + rng.uniform(-40, 40, ((kind == OBJECT).sum(), 2))
+    template[kind == DISTRACTOR] = distractor_px + rng.uniform(-40, 40, ((kind == DISTRACTOR).sum(), 2))
+    for body in (OBJECT, DISTRACTOR):
+        members = np.flatnonzero(kind == body)
+        pairs = len(members) // 4
+        template[members[:pairs]] = template[members[pairs : 2 * pairs]] + rng.uniform(-2, 2, (pairs, 2))
+    to_joints = rng.normal(size=(JOINTS, 3)) * np.array([0.5, 0.5, 0.2])
+    demonstrations = []
+    for number in range(count):
+        at = panel_px + rng.uniform(-100, 100, 2)
+        height = np.linspace(1.0, 0.0, steps)
+        reach = np.clip((0.6 - height) / 0.2, 0.0, 1.0)  # nothing but the panel tells where to, until late
+        place = (at - [320, 240]) / 100
+        arm = np.stack([to_joints @ [*(r * place), h] for r, h in zip(reach, height, strict=True)])
+        action = np.concatenate([arm, np.zeros((steps, 1))], axis=1)
+        robot = np.vstack([action[:1], action[:-1]]) + rng.normal(0, 0.001, action.shape)
+        uv = np.broadcast_to(template, (steps, candidates, 2)).copy()
+        uv[:, kind == OBJECT] += at - panel_px
+        uv[:, kind == DISTRACTOR] += rng.uniform(-100, 100, 2)
+        demonstrations.append(_seen(f"press_{number:04d}", uv, kind, robot, action, rng))
+    return demonstrations, kind, template.astype(np.float32)
+
+
+def _seen(
+    name: str,
+    uv: np.ndarray,
+    kind: np.ndarray,
+    robot: np.ndarray,
+    action: np.ndarray,
+    rng: np.random.Generator,
+) -> Demonstration:
+    """Tracks (T, C, 2) with a tracker's noise; those of NOISE wander, those of FLICKER are hardly ever seen."""
+    steps, candidates = uv.shape[:2]
+    noise, flicker = kind == NOISE, kind == FLICKER
+    uv[:, noise] += np.cumsum(rng.normal(0, 6, (steps, noise.sum(), 2)), axis=0)
+    uv[:, noise] += rng.normal(0, 40, (noise.sum(), 2))
+    uv[:, flicker] += rng.normal(0, 60, (steps, flicker.sum(), 2))
+    uv += rng.normal(0, 0.5, uv.shape)
+    visible = rng.random((steps, candidates)) < np.where(flicker, 0.05, 0.97)
+    return Demonstration(
+        name,
+        np.arange(steps, dtype=np.int64) * 50_000_000,
+        uv.astype(np.float32),
+        visible,
+        np.where(visible, 0.9, 0.1).astype(np.float32),
+        robot,
+        action,
+    )

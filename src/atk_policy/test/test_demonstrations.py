@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_demonstrations import FLICKER, OBJECT, TARGET, make_demonstrations
+from synthetic_demonstrations import FLICKER, OBJECT, make_demonstrations
 
-from atk_policy.companions import add_companions, move_together
 from atk_policy.demonstrations import Demonstration, DemonstrationError, find_bags, split, trackability
 
 
@@ -55,24 +54,3 @@ def test_trackability_tells_points_that_are_rarely_seen():
     quality = trackability(demonstrations)
     assert quality.visible[kind == FLICKER].max() < 0.2 < 0.9 < quality.visible[kind == OBJECT].min()
     assert quality.transferred[kind == OBJECT].min() == 1.0
-
-
-def test_company_comes_from_the_same_rigid_part_only():
-    demonstrations, kind, template = make_demonstrations(12, 128, seed=1)
-    quality = trackability(demonstrations)
-    one_of_each = np.zeros(128, bool)
-    one_of_each[[np.flatnonzero(kind == OBJECT)[0], np.flatnonzero(kind == TARGET)[0]]] = True
-    together = move_together(demonstrations, template, int(np.flatnonzero(kind == OBJECT)[0]))
-    assert set(kind[together]) == {OBJECT}
-    keep = add_companions(
-        demonstrations,
-        template,
-        one_of_each,
-        quality.visible > 0.5,
-        quality,
-        part_min=3,
-        total_max=12,
-    )
-    assert (keep & one_of_each).sum() == 2
-    assert [(kind[keep] == k).sum() for k in (OBJECT, TARGET)] == [3, 3]
-    assert keep.sum() == 6

@@ -1,4 +1,4 @@
-"""Mask and policy trained together find the few points that predict the action; an interrupted run is exact."""
+"""Gates and policy trained together as published find the points that predict the action; an interrupted run is exact."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import pytest
 import torch
 from synthetic_demonstrations import OBJECT, TARGET, make_demonstrations
 
+from atk_policy.augmentation import AugmentationConfig
 from atk_policy.distillation import (
-    Augmentation,
-    AugmentationConfig,
     PolicyConfig,
     StageConfig,
     TrainingData,
     distill,
+    fold_of,
 )
-from atk_policy.policies.protocol import PolicyInput
-from atk_policy.selection import SelectionConfig, hard_set
+from atk_policy.gates import GATES
+from atk_policy.keypoint_choice import PUBLISHED, ChoiceConfig, hard_set
+from atk_policy.penalty import PenaltyConfig
 
 SMALL = {"width": 64, "blocks": 1}
 
@@ -26,9 +27,18 @@ def scene():
     return make_demonstrations(16, 64, steps=50)
 
 
-def test_the_points_that_predict_the_action_are_kept_and_all_others_dropped(scene):
+def test_the_published_objective_keeps_the_points_that_predict_the_action(scene):
     demonstrations, kind, template = scene
-    stage = StageConfig(steps=500, batch=128, members=2, learning_rate=3e-3, alpha=0.004, warm_up=0.1)
+    assert (PUBLISHED.gates, PUBLISHED.cross_fit, PUBLISHED.members) == ("bernoulli", False, 1)
+    assert (PUBLISHED.penalty.form, PUBLISHED.penalty.alpha) == ("fixed", 0.002)
+    stage = PUBLISHED.model_copy(
+        update={
+            "steps": 600,
+            "batch": 128,
+            "learning_rate": 3e-3,
+            "penalty": PenaltyConfig(form="fixed", alpha=0.004),
+        }
+    )
     outcome = distill(
         TrainingData.of(demonstrations[:14]),
         TrainingData.of(demonstrations[14:]),
@@ -39,18 +49,28 @@ def test_the_points_that_predict_the_action_are_kept_and_all_others_dropped(scen
         masked=True,
         seed=0,
     )
-    keep, _ = hard_set(torch.sigmoid(outcome.phi).numpy(), template, SelectionConfig(keypoints_min=1))
-    assert set(kind[keep]) == {OBJECT, TARGET}
-    assert 2 <= keep.sum() <= 8
+    kept = hard_set(outcome.retention[0].numpy(), template, ChoiceConfig(keypoints_min=1))
+    assert {OBJECT, TARGET} <= set(kind[kept])
+    assert 2 <= len(kept) <= 12
     history = outcome.history
     assert history.held_out[-1] < 0.5 * history.held_out[0]
-    assert history.kept[-1] < 10
+    assert history.kept[-1] < 20
 
 
-def test_a_run_that_was_killed_ends_with_the_weights_of_an_unbroken_one(scene, tmp_path):
+@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("form", ["path", "constraint"])
+def test_a_run_that_was_killed_ends_with_the_weights_of_an_unbroken_one(scene, tmp_path, gates, form):
     demonstrations, _, template = scene
     data = TrainingData.of(demonstrations[:4])
-    stage = StageConfig(steps=24, batch=32, members=2, learning_rate=1e-3, alpha=0.002)
+    stage = StageConfig(
+        steps=24,
+        batch=32,
+        members=2,
+        folds=2,
+        learning_rate=1e-3,
+        gates=gates,
+        penalty=PenaltyConfig(form=form),
+    )
 
     class Killed(Exception):
         pass
@@ -80,7 +100,7 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_an_unbroken_one(scene, t
     with pytest.raises(Killed):
         run(kill_halfway, file)
     resumed = run(checkpoint=file)
-    assert torch.equal(unbroken.phi, resumed.phi)
+    assert torch.equal(unbroken.retention, resumed.retention)
     assert unbroken.history == resumed.history
     for mine, theirs in zip(unbroken.policies, resumed.policies, strict=True):
         for name, value in mine.state_dict().items():
@@ -98,18 +118,10 @@ def test_chunks_hold_the_last_action_and_history_repeats_the_first_frame(scene):
     assert np.allclose(seen.robot[0].numpy(), demonstrations[1].robot[[0, 0, 1]], atol=1e-6)
 
 
-def test_augmentation_hides_points_and_never_shows_one_that_was_hidden():
-    template = np.array([[100.0, 100.0], [110.0, 100.0], [400.0, 300.0]], np.float32)
-    augment = Augmentation(AugmentationConfig(dropout=0.3, cluster_dropout=0.3), template)
-    visible = torch.ones(500, 1, 3)
-    visible[:, :, 2] = 0.0
-    seen = PolicyInput(torch.zeros(500, 1, 3, 2), visible, torch.zeros(500, 1, 8))
-    out = augment(seen, torch.Generator().manual_seed(0))
-    assert 0.4 < float(out.visible[:, 0, 0].mean()) < 0.8
-    assert float(out.visible[:, 0, 2].max()) == 0.0
-    both = (out.visible[:, 0, 0] == 0) & (out.visible[:, 0, 1] == 0)
-    assert float(both.float().mean()) > 0.15, "neighbours are hidden together"
-    assert float(out.robot[..., :-1].std()) == pytest.approx(0.01, rel=0.1)
+def test_folds_are_equal_and_every_demonstration_is_in_one():
+    folds = fold_of(10, 4, 0)
+    assert sorted(np.bincount(folds)) == [2, 2, 3, 3]
+    assert (folds != fold_of(10, 4, 1)).any()
 
 
 def test_no_demonstrations_is_said():

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -37,7 +38,8 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 STEPS = 16
 SMALL = {
     "candidates": {"count": 40, "transferred_min": 0.5},
-    "select": {"steps": 60, "batch": 32, "members": 2},
+    "choice": {"measure": {"steps": 20, "batch": 16, "folds": 2}},
+    "select": {"steps": 60, "batch": 32, "members": 2, "folds": 2},
     "refit": {"steps": 60, "batch": 32},
     "policy": {"horizon": 4, "sizes": {"width": 16, "blocks": 1}},
 }
@@ -201,6 +203,20 @@ def test_another_policy_class_goes_all_the_way_to_the_robot(bags, tmp_path):
     assert np.isfinite(replayed.commanded[np.flatnonzero(inferred)[0] :]).all()
 
 
+def test_the_benchmark_compares_the_automatic_selection_with_the_published_one(bags, tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text(yaml.safe_dump({**SMALL, "select": {**SMALL["select"], "steps": 20}}))
+    arguments = [bags, "--output", tmp_path, "--config", config, "--seeds", "2", "--alphas", "0.002"]
+    command_line = [sys.executable, "-m", "atk_policy.bench_selection", *map(str, arguments)]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=True)
+    (figures,) = last_json(done.stdout).values()
+    assert len(figures["kept"]) == 2
+    assert 0.0 <= figures["agreement"] <= 1.0
+    assert figures["held_out_error_auto"] > 0.0
+    assert set(figures["published"]) == {"0.002"}
+    assert len((tmp_path / "selection.csv").read_text().splitlines()) == 2
+
+
 def test_what_is_cancelled_in_the_progress_ends_and_its_tracks_are_kept(bags, tmp_path):
     class Cancelled(Exception):
         pass
@@ -312,7 +328,10 @@ def test_candidates_gather_where_the_first_images_differ():
     ("content", "match"),
     [
         ("alpha: 1", "alpha"),
-        ("select: {alpha: -1}", "alpha"),
+        ("select: {penalty: {alpha: -1}}", "alpha"),
+        ("choice: {objective: best}", "objective"),
+        ("select: 3", "select"),
+        ("- 1", "used"),
         ("policy: {name: cnn}", "unknown policy 'cnn'; known: diffusion, flow, gaussian, mlp"),
         ("policy: {encoder: sum}", "unknown encoder 'sum'"),
         ("policy: {name: flow, sizes: {depth: 3}}", "no size 'depth'; its sizes and their defaults: width"),
@@ -334,11 +353,19 @@ def test_settings_that_cannot_be_used_are_explained(tmp_path, content, match):
 
 def test_settings_change_only_what_they_name(tmp_path):
     path = tmp_path / "settings.yaml"
-    path.write_text("select: {alpha: 0.001}")
+    path.write_text("choice: {tolerance: 0.1}")
     config, default = SelectionConfig.load(path), SelectionConfig()
-    assert config.select.alpha == 0.001
-    assert config.select.steps == default.select.steps
+    assert config.choice.tolerance == 0.1
+    assert config.choice.keypoints_max == default.choice.keypoints_max
     assert config.refit == default.refit
+
+
+def test_the_published_objective_is_chosen_by_its_name(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("{choice: {objective: published}, select: {penalty: {alpha: 0.005}}}")
+    config = SelectionConfig.load(path)
+    assert config == SelectionConfig.published(0.005)
+    assert (config.select.gates, config.select.cross_fit, config.select.members) == ("bernoulli", False, 1)
 
 
 def test_user_errors_end_with_one_line_and_status_1(bags, tmp_path):

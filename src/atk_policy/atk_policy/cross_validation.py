@@ -1,0 +1,100 @@
+"""What sets of keypoints are worth: the action error on demonstrations that the policy was not trained on.
+
+All sets and all folds are members of one vectorised run of training. The error is measured under the same
+imitated failures (augmentation.py) for every set, so that a set which only works with perfect tracks loses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from atk_policy.augmentation import Augmentation, AugmentationConfig
+from atk_policy.distillation import PolicyConfig, Report, StageConfig, TrainingData, distill, fold_of
+from atk_policy.policies.protocol import Policy
+
+
+def errors_of_sets(
+    data: TrainingData,
+    sets: npt.NDArray[np.bool_],
+    template_uv_px: npt.NDArray[np.float32],
+    policy_config: PolicyConfig,
+    augmentation_config: AugmentationConfig,
+    stage: StageConfig,
+    *,
+    seed: int,
+    report: Report = lambda fraction, detail: None,
+    checkpoint: Path | None = None,
+) -> npt.NDArray[np.float64]:
+    """(G, F) held-out action error of G sets over F folds, in the unit of `held_out_error`.
+
+    Args:
+        data: all frames; every fold is held out once. With fewer demonstrations than folds nothing can be
+            held out, and the errors are those of training.
+        sets: (G, C) which keypoints belong to each set. template_uv_px: (C, 2).
+        stage: its `members` are ignored; there is one for each set and fold.
+    """
+    union = sets.any(axis=0)
+    data, uv_px = data.keypoints(torch.from_numpy(union)), template_uv_px[union]
+    masks = torch.from_numpy(sets[:, union]).float().repeat_interleave(stage.folds, dim=0)
+    outcome = distill(
+        data,
+        None,
+        uv_px,
+        policy_config,
+        augmentation_config,
+        stage.model_copy(update={"members": len(masks)}),
+        masked=False,
+        masks=masks,
+        seed=seed,
+        report=report,
+        checkpoint=checkpoint,
+    )
+    demonstration = data.demonstration()
+    count = int(demonstration.max()) + 1
+    fold = torch.from_numpy(fold_of(count, stage.folds, (seed, 0)))[demonstration]
+    augment = Augmentation(augmentation_config, uv_px)
+    errors = np.zeros(len(masks))
+    for member, (policy, mask) in enumerate(zip(outcome.policies, masks, strict=True)):
+        frames = torch.nonzero(fold == member % stage.folds).ravel()
+        errors[member] = held_out_error(policy, data, frames, mask, augment, policy_config, seed)
+    return errors.reshape(len(sets), stage.folds)
+
+
+@torch.no_grad()
+def held_out_error(
+    policy: Policy,
+    data: TrainingData,
+    frames: Tensor,
+    mask: Tensor,
+    augment: Augmentation,
+    config: PolicyConfig,
+    seed: int,
+) -> float:
+    """Mean absolute error of the normalised action chunk on `frames` (M,), under failures that `seed` draws."""
+    frames = frames if len(frames) else torch.arange(len(data))
+    generator = torch.Generator().manual_seed(seed)
+    seen = augment.observe(data, frames, config.history, config.history_stride, generator)
+    seen = seen._replace(mask=mask.expand(len(frames), -1))
+    wanted = policy.target(seen, data.chunks(frames, config.horizon))
+    return float((policy.target(seen, policy.act(seen)) - wanted).abs().mean())
+
+
+def knee(errors: npt.NDArray[np.float64], stable: npt.NDArray[np.bool_], limit: float) -> int:
+    """Index of the set to take, of G sets that grow part by part.
+
+    The largest one of stable parts only whose error is at most `limit`; when there is none, the smallest within the
+    limit, and when there is none either, the best. A part that all members pay for is there for a reason, even where
+    it matters too seldom to show in a mean over all frames; one that does harm shows.
+
+    Args:
+        errors: (G,) mean held-out errors. stable: (G,) whether all parts of a set are stable.
+    """
+    enough = errors <= limit
+    if (enough & stable).any():
+        return int(np.flatnonzero(enough & stable)[-1])
+    return int(np.argmax(enough)) if enough.any() else int(np.argmin(errors))

@@ -1,0 +1,67 @@
+"""Stability selection: what survives, over members and prices: rigid parts, and points on them.
+
+One run's choice among near-duplicates is luck, what survives in many runs and at many prices is not
+(Meinshausen and Buehlmann 2010, "Stability selection"). Here the runs are the members of one vectorised
+run, other initial weights on other splits of the demonstrations, and the prices are those of the penalty's
+path. Luck among near-duplicates is taken out by merging them: a point survives when it or a near-duplicate
+on its rigid part does, and a part survives when any of its points does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+SPACING_PX = 20.0  # closer on one rigid part, two points see much the same patch and are lost together
+
+
+def near_duplicates(
+    parts: npt.NDArray[np.int64], template_uv_px: npt.NDArray[np.float32]
+) -> npt.NDArray[np.bool_]:
+    """(C, C) which points are on one rigid part and within SPACING_PX, each with itself."""
+    distance_px = np.hypot(*(template_uv_px[:, None] - template_uv_px[None]).transpose(2, 0, 1))
+    return np.asarray((parts[:, None] == parts[None]) & (distance_px < SPACING_PX))
+
+
+def survival(retention: Floats, groups: npt.NDArray[np.bool_]) -> Floats:
+    """(C,) how much of the path each point's group survives, mean over members.
+
+    Args:
+        retention: (R, S, C) probability that a gate is open, at R prices, in S members.
+        groups: (C, C) row i marks who stands for point i.
+    """
+    return np.array([retention[:, :, group].max(axis=2).mean() for group in groups])
+
+
+def ranked_parts(part_survival: Floats, parts: npt.NDArray[np.int64]) -> list[int]:
+    """Numbers of the rigid parts, the one that survives longest first; of equal ones the larger part.
+
+    Args:
+        part_survival: (C,) from `survival`, the same for all points of a part. parts: (C,) from rigid_parts.py.
+    """
+    return sorted(set(parts.tolist()), key=lambda part: (-part_survival[parts == part][0], part))
+
+
+def points_of_part(
+    part: int,
+    parts: npt.NDArray[np.int64],
+    trackability: Floats,
+    template_uv_px: npt.NDArray[np.float32],
+    count: int,
+) -> list[int]:
+    """The `count` best points of a rigid part, best first; fewer where it has fewer.
+
+    By trackability (C,) in [0, 1] and distance from those that are there, near-duplicates last. Not by survival: which of
+    the points that say the same the gates keep is luck, and every run would choose others.
+    """
+    left = np.flatnonzero(parts == part).tolist()
+    taken: list[int] = []
+    while left and len(taken) < count:
+        value = trackability[left]
+        if taken:
+            offset_px = template_uv_px[left, None] - template_uv_px[taken][None]
+            value = value * np.minimum(1.0, np.linalg.norm(offset_px, axis=2).min(axis=1) / SPACING_PX)
+        taken.append(left.pop(int(np.argmax(value))))
+    return taken

@@ -1,0 +1,149 @@
+"""The automatic selection: the right bodies without tuning, the same ones each time, and a reason for each point."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic_demonstrations import (
+    DISTRACTOR,
+    FLICKER,
+    NOISE,
+    OBJECT,
+    STATIC,
+    TARGET,
+    make_demonstrations,
+    make_press_demonstrations,
+)
+
+from atk_policy.agreement import mean_agreement
+from atk_policy.augmentation import AugmentationConfig
+from atk_policy.cross_validation import errors_of_sets, knee
+from atk_policy.demonstrations import trackability
+from atk_policy.distillation import PolicyConfig, StageConfig, TrainingData
+from atk_policy.keypoint_choice import AUTOMATIC, Choice, ChoiceConfig, choose_keypoints
+from atk_policy.rigid_parts import rigid_parts, rigid_share
+from atk_policy.stability import near_duplicates, points_of_part, ranked_parts, survival
+
+DIAGONAL_PX = 800.0
+POLICY = PolicyConfig(horizon=8, sizes={"width": 48, "blocks": 1})
+MEASURE = StageConfig(steps=250, batch=64, members=1, folds=2, learning_rate=3e-3)
+STAGE = AUTOMATIC.model_copy(
+    update={"steps": 500, "batch": 64, "members": 4, "folds": 2, "learning_rate": 3e-3}
+)
+
+
+def choose(scene, seed: int, **changes) -> tuple[Choice, np.ndarray, np.ndarray]:
+    """(choice, kind and template of the trackable candidates)."""
+    demonstrations, kind, template = scene
+    quality = trackability(demonstrations)
+    able = quality.visible > 0.4
+    seen = [d.keypoints(able) for d in demonstrations]
+    choice = choose_keypoints(
+        TrainingData.of(seen),
+        None,
+        seen,
+        template[able],
+        quality.score()[able],
+        DIAGONAL_PX,
+        POLICY,
+        AugmentationConfig(),
+        STAGE,
+        ChoiceConfig(measure=MEASURE, parts_max=4, **changes),
+        seed=seed,
+    )
+    return choice, kind[able], template[able]
+
+
+@pytest.mark.parametrize(
+    ("make", "bodies"), [(make_demonstrations, {OBJECT, TARGET}), (make_press_demonstrations, {OBJECT})]
+)
+def test_exactly_the_bodies_that_matter_are_found_whatever_the_seed(make, bodies):
+    scene = make(20, 48, seed=3)
+    choices = [choose(scene, seed) for seed in range(2)]
+    for choice, kind, _ in choices:
+        assert set(kind[choice.keep]) == bodies
+        assert 4 <= choice.keep.sum() <= 12
+    sets = [template[choice.keep] for choice, _, template in choices]
+    labels = [kind[choice.keep].tolist() for choice, kind, _ in choices]
+    assert mean_agreement(sets, DIAGONAL_PX, labels) >= 0.8
+
+
+def test_every_point_has_its_reasons():
+    choice, kind, _ = choose(make_demonstrations(20, 48, seed=3), 0)
+    matter = np.isin(kind, [OBJECT, TARGET])
+    assert choice.part_retention[matter].min() > choice.part_retention[~matter].max()
+    kept = set(np.flatnonzero(choice.keep).tolist())
+    assert choice.point_removal.keys() == kept
+    assert choice.part_removal.keys() == set(choice.parts[choice.keep].tolist())
+    assert set(kind[choice.keep]) == {OBJECT, TARGET}
+    assert min(choice.part_removal.values()) > 0.0, "neither object can be done without"
+    assert sorted(kept) in [sorted(s) for s in choice.path]
+    assert choice.path_errors.shape == (len(choice.path), MEASURE.folds)
+    assert 0.0 <= choice.agreement <= 1.0
+    assert choice.path_errors.mean(1).min() <= choice.limit
+    # With everything the policy tells demonstrations apart by what means nothing.
+    assert choice.full_errors.mean() > choice.limit
+
+
+def test_a_set_is_measured_on_demonstrations_that_its_policy_was_not_trained_on_and_under_failures():
+    demonstrations, kind, template = make_demonstrations(12, 48, seed=5)
+    data = TrainingData.of(demonstrations)
+    sets = np.stack(
+        [
+            np.isin(kind, [OBJECT, TARGET]),
+            kind == OBJECT,
+            kind == DISTRACTOR,
+            kind == NOISE,
+            np.isin(kind, [FLICKER]),
+        ]
+    )
+    good, half, other, wandering, unseen = errors_of_sets(
+        data, sets, template, POLICY, AugmentationConfig(), MEASURE, seed=0
+    ).mean(axis=1)
+    assert good < 0.97 * half
+    assert half < 0.97 * min(other, wandering, unseen)
+    # The same set with a tracker that mostly fails is worth less.
+    failing = AugmentationConfig(dropout=0.7, unseen_noise_px=60.0, cluster_offset_px=30.0)
+    assert errors_of_sets(data, sets[:1], template, POLICY, failing, MEASURE, seed=0).mean() > 1.3 * good
+
+
+def test_all_stable_parts_are_taken_that_do_no_harm():
+    errors, none = np.array([0.43, 0.42, 0.44, 0.41, 0.6]), np.zeros(5, bool)
+    limit = 0.45
+    assert knee(errors, np.array([True, True, True, False, False]), limit) == 2
+    assert knee(errors, np.ones(5, bool), limit) == 3, "the fifth part does harm"
+    assert knee(errors, none, limit) == 0
+    assert knee(errors, none, 0.1) == 3
+
+
+def test_points_that_move_together_are_one_part_and_a_body_that_moves_otherwise_is_another():
+    demonstrations, kind, template = make_demonstrations(12, 128, seed=1)
+    able = np.isin(kind, [OBJECT, TARGET, STATIC, DISTRACTOR])
+    parts = rigid_parts(rigid_share([d.keypoints(able) for d in demonstrations], template[able]))
+    for body in (OBJECT, TARGET, STATIC, DISTRACTOR):
+        of_body = parts[kind[able] == body]
+        assert len(set(of_body)) == 1
+        assert set(kind[able][parts == of_body[0]]) == {body}
+
+
+def test_a_chain_of_neighbours_does_not_join_two_parts():
+    share = np.array([[1.0, 0.95, 0.1], [0.95, 1.0, 0.85], [0.1, 0.85, 1.0]])
+    assert rigid_parts(share).tolist() == [0, 0, 1]
+
+
+def test_a_point_survives_when_its_duplicate_does():
+    parts = np.array([0, 0, 0, 1])
+    template = np.array([[0.0, 0.0], [5.0, 0.0], [100.0, 0.0], [5.0, 0.0]], np.float32)
+    groups = near_duplicates(parts, template)
+    # Two members that keep one of two duplicates each.
+    retention = np.array([[[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.5]]])
+    assert survival(retention, groups).tolist() == [1.0, 1.0, 0.0, 0.25]
+
+
+def test_parts_are_ranked_by_survival_and_points_spread_over_them():
+    parts = np.array([0, 0, 0, 1])
+    template = np.array([[0, 0], [3, 0], [60, 0], [300, 0]], np.float32)
+    assert ranked_parts(np.array([0.4, 0.4, 0.4, 0.8]), parts) == [1, 0]
+    # Point 1 is a near-duplicate of point 0.
+    assert points_of_part(0, parts, np.array([1.0, 0.99, 0.5, 1.0]), template, 3) == [0, 2, 1]
+    assert points_of_part(0, parts, np.array([0.1, 1.0, 0.5, 1.0]), template, 1) == [1]
