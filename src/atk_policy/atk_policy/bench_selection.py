@@ -272,6 +272,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of tracks and tables")
     parser.add_argument("--seeds", type=int, help="independent selections (default: 5, ablation: 3)")
     parser.add_argument(
+        "--alphas",
+        nargs="+",
+        type=float,
+        default=ALPHAS,
+        help="of the published objective (default: 0.001 0.002 0.005)",
+    )
+    parser.add_argument(
         "--resample", action="store_true", help="other candidates for every seed, tracked anew"
     )
     parser.add_argument(
