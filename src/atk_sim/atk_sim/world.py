@@ -99,7 +99,7 @@ class World:
 
     def step(self, seconds: float) -> None:
         """Advance physics."""
-        for _ in range(round(seconds / PHYSICS_STEP_S)):
+        for _ in range(round(seconds / self.model.opt.timestep)):
             mujoco.mj_step(self.model, self.data)
 
     def success(self) -> bool:

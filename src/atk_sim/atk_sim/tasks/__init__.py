@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from atk_sim.tasks.protocol import Task
 from atk_sim.tasks.sushi import SushiPickAndPlace
+from atk_sim.tasks.towel_folding import TowelFolding
 
-TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), TowelFolding())}
 
 
 def make_task(name: str) -> Task:

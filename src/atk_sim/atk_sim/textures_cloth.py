@@ -1,0 +1,83 @@
+"""Procedural textures of woven things, as `textures`: towels that never repeat, tape, shoe canvas."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from atk_sim.textures import Texture, blend, to_texture, value_noise
+
+
+def _weave(size: int, threads: int) -> NDArray[np.float32]:
+    """(size, size) brightness of a plain weave, about 1: warp over weft, weft over warp."""
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) * (threads / size)
+    over = (np.floor(x) + np.floor(y)) % 2
+    warp, weft = np.abs(np.sin(np.pi * x)), np.abs(np.sin(np.pi * y))
+    return (0.86 + 0.2 * np.where(over > 0, warp, weft)).astype(np.float32)
+
+
+@lru_cache
+def towel(size: int = 1024, seed: int = 101) -> Texture:
+    """A printed kitchen towel: border bands, stripes of uneven width, fruit and leaves scattered unevenly."""
+    rng = np.random.default_rng(seed)
+    canvas = to_texture(blend(value_noise(rng, size, 6), (228, 222, 204), (242, 238, 226)))
+    inks = [(176, 44, 40), (36, 74, 128), (214, 150, 40), (58, 112, 70), (60, 46, 60)]
+    for start, width, ink in ((0.02, 0.035, 0), (0.07, 0.012, 1), (0.93, 0.04, 1), (0.90, 0.014, 2)):
+        low, high = int(start * size), int((start + width) * size)
+        canvas[low:high] = inks[ink]  # bands along the two hems
+    for start, width, ink in ((0.03, 0.02, 3), (0.065, 0.008, 0), (0.95, 0.022, 2), (0.925, 0.01, 4)):
+        low, high = int(start * size), int((start + width) * size)
+        canvas[:, low:high] = inks[ink]
+    centres: list[NDArray[np.float64]] = []
+    for _ in range(4000):
+        centre = rng.uniform(0.13, 0.87, 2)
+        if all(np.linalg.norm(centre - other) > 0.105 for other in centres):
+            centres.append(centre)
+            _motif(canvas, rng, centre * size, size * rng.uniform(0.034, 0.054), inks)
+    for _ in range(220):  # dots between
+        centre = (rng.uniform(0.1, 0.9, 2) * size).astype(int)
+        cv2.circle(canvas, (int(centre[0]), int(centre[1])), int(rng.integers(3, 6)), inks[rng.integers(5)], -1, cv2.LINE_AA)
+    woven = canvas.astype(np.float32) * _weave(size, 128)[..., None]
+    woven *= (0.93 + 0.14 * value_noise(rng, size, 90, 2))[..., None]
+    finished = to_texture(woven)
+    finished.setflags(write=False)
+    return finished
+
+
+def _motif(
+    canvas: Texture, rng: np.random.Generator, centre: NDArray[np.float64], radius: float, inks: list[tuple[int, int, int]]
+) -> None:
+    at, turn, ink = (int(centre[0]), int(centre[1])), rng.uniform(0, 360), inks[rng.integers(5)]
+    kind = rng.integers(4)
+    if kind == 0:  # fruit with a leaf
+        cv2.circle(canvas, at, int(radius * 0.8), ink, -1, cv2.LINE_AA)
+        cv2.circle(canvas, (at[0] - int(radius * 0.25), at[1] - int(radius * 0.25)), max(int(radius * 0.2), 2), (240, 226, 200), -1, cv2.LINE_AA)
+        cv2.ellipse(canvas, (at[0] + int(radius * 0.7), at[1] - int(radius * 0.7)), (int(radius * 0.5), int(radius * 0.22)), turn, 0, 360, inks[3], -1, cv2.LINE_AA)
+    elif kind == 1:  # flower
+        for angle in np.radians(turn) + np.arange(5) * 2 * np.pi / 5:
+            petal = (int(centre[0] + 0.6 * radius * np.cos(angle)), int(centre[1] + 0.6 * radius * np.sin(angle)))
+            cv2.ellipse(canvas, petal, (int(radius * 0.45), int(radius * 0.26)), float(np.degrees(angle)), 0, 360, ink, -1, cv2.LINE_AA)
+        cv2.circle(canvas, at, int(radius * 0.28), inks[2], -1, cv2.LINE_AA)
+    elif kind == 2:  # slice of a lemon
+        cv2.circle(canvas, at, int(radius * 0.9), inks[2], -1, cv2.LINE_AA)
+        cv2.circle(canvas, at, int(radius * 0.72), (246, 234, 190), -1, cv2.LINE_AA)
+        for angle in np.radians(turn) + np.arange(7) * 2 * np.pi / 7:
+            end = (int(centre[0] + 0.72 * radius * np.cos(angle)), int(centre[1] + 0.72 * radius * np.sin(angle)))
+            cv2.line(canvas, at, end, inks[2], 3, cv2.LINE_AA)
+    else:  # twig
+        for offset in np.linspace(-0.9, 0.9, 5):
+            place = centre + offset * radius * np.array([np.cos(np.radians(turn)), np.sin(np.radians(turn))])
+            cv2.ellipse(canvas, (int(place[0]), int(place[1])), (int(radius * 0.45), int(radius * 0.16)), turn + 50, 0, 360, ink, -1, cv2.LINE_AA)
+
+
+@lru_cache
+def tape(size: int = 128, seed: int = 103) -> Texture:
+    """Woven cotton tape: red with pale stitches."""
+    rng = np.random.default_rng(seed)
+    picture = blend(value_noise(rng, size, 8), (150, 30, 34), (190, 52, 48)) * _weave(size, 24)[..., None]
+    for row in range(6, size, 22):
+        for column in range(0, size, 16):
+            start = column + int(rng.integers(0, 5))
+            picture[row : row + 3, start : start + 8] = (236, 222, 196)
+    return to_texture(picture)
