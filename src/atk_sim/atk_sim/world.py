@@ -153,16 +153,21 @@ class CameraRenderer:
 
     def segmentation(self) -> NDArray[np.int32]:
         """(H, W) geom id of every pixel, -1 where there is none."""
+        return self.surfaces()[0]
+
+    def surfaces(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(H, W) geom id and (H, W) flex id of every pixel, -1 where there is none."""
         renderer = self._updated()
         renderer.enable_segmentation_rendering()
         try:
             ids = renderer.render()
         finally:
             renderer.disable_segmentation_rendering()
-        geoms: NDArray[np.int32] = np.where(ids[..., 1] == mujoco.mjtObj.mjOBJ_GEOM, ids[..., 0], -1).astype(
-            np.int32
+        geoms, flexes = (
+            np.where(ids[..., 1] == kind, ids[..., 0], -1).astype(np.int32)
+            for kind in (mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_FLEX)
         )
-        return geoms
+        return geoms, flexes
 
     def close(self) -> None:
         """Release the graphics context."""
