@@ -14,7 +14,7 @@ from atk_sim.scene import Placement, yaw_quaternion
 
 FloatArray = NDArray[np.float64]
 
-TIMESTEP_S = 0.01 / 3
+TIMESTEP_S = 0.005
 AREA_DENSITY_KG_M2 = 0.9  # a thick terry towel, damp
 RADIUS_M = 0.002  # half the thickness that contacts see
 YOUNG_PA = 6e4
