@@ -9,7 +9,6 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from atk_sim.robots.panda import SCENE_CONTACT
 from atk_sim.scene import Placement, yaw_quaternion
 
 FloatArray = NDArray[np.float64]
@@ -20,6 +19,12 @@ RADIUS_M = 0.002  # half the thickness that contacts see
 YOUNG_PA = 6e4
 THICKNESS_M = 0.003  # with the above, a strip bends under its own weight over some 3 cm
 FRICTION = (0.8, 0.01, 0.001)
+
+# Bits of contype/conaffinity beside those of the robot and the scene (robots.panda). The scene meets the cloth at small
+# spheres, one a vertex: a flex makes six contacts where one is enough, and costs twice the time. What is thinner than
+# the mesh (fingers, pegs, the cloth itself) has to meet its triangles: those carry this bit.
+CLOTH_BIT = 4
+_ROBOT_BIT = 2
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def add_cloth(
                 friction=FRICTION,
                 condim=3,
                 solref=[0.006, 1.0],
-                contype=4,
+                contype=CLOTH_BIT,
                 conaffinity=1,
             )
             bodies.append(body.name)
@@ -120,7 +125,7 @@ def add_cloth(
     uv = (grid.rest_m / (grid.width_m, grid.length_m) + 0.5).reshape(-1, 2)
     flex.texcoord = uv.reshape(-1).tolist()
     flex.elemtexcoord = grid.triangles.reshape(-1).tolist()
-    flex.contype, flex.conaffinity = 4, 6
+    flex.contype, flex.conaffinity = CLOTH_BIT, CLOTH_BIT | _ROBOT_BIT
     flex.condim, flex.friction, flex.solref = 3, FRICTION, [0.006, 1.0]
     flex.selfcollide = mujoco.mjtFlexSelf.mjFLEXSELF_NONE
     flex.elastic2d, flex.young, flex.poisson, flex.thickness = 3, YOUNG_PA, 0.2, THICKNESS_M

@@ -81,3 +81,23 @@ def tape(size: int = 128, seed: int = 103) -> Texture:
             start = column + int(rng.integers(0, 5))
             picture[row : row + 3, start : start + 8] = (236, 222, 196)
     return to_texture(picture)
+
+
+@lru_cache
+def turned_wood(size: int = 1024, seed: int = 107) -> Texture:
+    """A turned and painted stand (see `shapes.lathe`): rings of uneven width, each cut into uneven panels."""
+    rng = np.random.default_rng(seed)
+    y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size - 0.5
+    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    picture = blend(value_noise(rng, size, 12), (176, 126, 74), (214, 168, 112))
+    paints = np.array([(38, 92, 120), (232, 224, 206), (186, 70, 44), (70, 110, 66), (226, 172, 60)], np.float32)
+    inner = 0.01
+    while inner < 0.7:
+        outer = inner + rng.uniform(0.007, 0.02)
+        start = rng.uniform(-np.pi, np.pi)
+        for width in rng.uniform(0.25, 1.1, 6):
+            here = (radius >= inner) & (radius < outer) & ((angle - start) % (2 * np.pi) < width)
+            picture[here] = paints[rng.integers(5)]
+            start += width + rng.uniform(0.05, 0.4)
+        inner = outer + rng.uniform(0.001, 0.008)
+    return to_texture(picture * (0.9 + 0.2 * value_noise(rng, size, 60, 2))[..., None])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from atk_sim.tasks.protocol import Task
 from atk_sim.tasks.sushi import SushiPickAndPlace
 from atk_sim.tasks.towel_folding import TowelFolding
+from atk_sim.tasks.towel_hanging import TowelHanging
 
-TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), TowelFolding())}
+TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), TowelFolding(), TowelHanging())}
 
 
 def make_task(name: str) -> Task:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from atk_sim import textures_cloth
 from atk_sim.camera import CameraPlacement
-from atk_sim.cloth import Grid, add_cloth, use_cloth_physics, vertices_m
+from atk_sim.cloth import CLOTH_BIT, Grid, add_cloth, use_cloth_physics, vertices_m
+from atk_sim.contacts import fingers_touch
 from atk_sim.experts import ExpertGoal
-from atk_sim.robots.panda import FINGER_BODIES, SCENE_CONTACT, TCP_SITE
+from atk_sim.robots.panda import SCENE_CONTACT, TCP_SITE
 from atk_sim.scene import Layout, Placement, add_body, add_textured_material, stream
 
 FloatArray = NDArray[np.float64]
@@ -36,7 +37,7 @@ class TowelFolding:
 
     name = "towel_folding"
     max_duration_s = 9.0
-    clearance_m = 0.09
+    clearance_m = 0.06
     camera = CameraPlacement((0.96, 0.02, 0.62), (0.47, 0.02, 0.03), np.deg2rad(33.0))
 
     def layout(self, seed: int) -> Layout:
@@ -70,8 +71,7 @@ class TowelFolding:
             condim=6,  # a roll of cloth does not roll away
             material=tab,
             solref=[0.004, 1],
-            contype=5,
-            conaffinity=3,
+            **{**SCENE_CONTACT, "contype": SCENE_CONTACT["contype"] | CLOTH_BIT},
         )
         add_cloth(
             spec,
@@ -92,7 +92,7 @@ class TowelFolding:
             apart_m.max() < 0.05
             and points[..., 2].max() < 0.045
             and slow
-            and not _held(model, data)
+            and not fingers_touch(model, data, "hem")
         )
 
     def expert_goal(self, model: mujoco.MjModel, data: mujoco.MjData, opening_m: float) -> ExpertGoal:
@@ -138,13 +138,3 @@ class TowelFolding:
             return ExpertGoal(np.array([*tcp[:2], 0.18]), None, 0.06)
         return ExpertGoal(np.array([0.42, 0.0, 0.26]), 0.0, 0.06)
 
-
-def _held(model: mujoco.MjModel, data: mujoco.MjData) -> bool:
-    """Whether a finger touches the rod."""
-    rod = model.body("hem").id
-    fingers = {model.body(name).id for name in FINGER_BODIES}
-    for contact in data.contact:
-        bodies = {int(model.geom_bodyid[geom]) for geom in contact.geom if geom >= 0}
-        if rod in bodies and bodies & fingers:
-            return True
-    return False
