@@ -101,3 +101,64 @@ def turned_wood(size: int = 1024, seed: int = 107) -> Texture:
             start += width + rng.uniform(0.05, 0.4)
         inner = outer + rng.uniform(0.001, 0.008)
     return to_texture(picture * (0.9 + 0.2 * value_noise(rng, size, 60, 2))[..., None])
+
+
+@lru_cache
+def shoe_canvas(size: int = 1024, seed: int = 113) -> Texture:
+    """A sneaker unrolled: across from one side of the sole over the top to the other, down from the toe to the heel."""
+    rng = np.random.default_rng(seed)
+    picture = blend(value_noise(rng, size, 10), (34, 62, 104), (52, 86, 132)) * _weave(size, 220)[..., None]
+    canvas = to_texture(picture)
+    white, red = (232, 230, 222), (186, 48, 40)
+    edge = int(0.235 * size)  # the sole's rim, at both sides
+    for side in (slice(0, edge), slice(size - edge, size)):
+        canvas[:, side] = white
+    for column in (edge - 40, size - edge + 28):
+        canvas[:, column : column + 12] = red
+    for row in range(0, size, 14):  # stitches along the sole
+        for column in (edge + 14, size - edge - 18):
+            canvas[row : row + 8, column : column + 4] = white
+    canvas[: int(0.2 * size), edge : size - edge] = (226, 222, 210)  # toe cap
+    for _ in range(500):  # its grain
+        centre = (int(rng.integers(edge, size - edge)), int(rng.integers(0, int(0.19 * size))))
+        cv2.circle(canvas, centre, int(rng.integers(2, 5)), (188, 180, 168), -1, cv2.LINE_AA)
+    for k in range(5):  # a print of uneven stripes and a star at either flank
+        for left in (True, False):
+            x = edge + 30 + 16 * k + int(rng.integers(-3, 4))
+            x = x if left else size - x
+            y = int(0.38 * size) + 46 * k
+            colour = (white, red, (222, 172, 60))[int(rng.integers(3))]
+            cv2.line(canvas, (x, y), (x + (90 if left else -90), y + int(rng.integers(40, 110))), colour, 9, cv2.LINE_AA)
+    for x, y in ((0.33, 0.62), (0.67, 0.60)):
+        centre, turn = np.array([x, y]) * size, rng.uniform(0, np.pi)
+        spikes = np.arange(10) * np.pi / 5 + turn
+        reach = np.where(np.arange(10) % 2, 18, 46)[:, None]
+        star = (centre + reach * np.stack([np.cos(spikes), np.sin(spikes)], axis=1)).astype(np.int32)
+        cv2.fillPoly(canvas, [star], white, cv2.LINE_AA)
+    opening = (int(0.5 * size), int(0.78 * size))  # where the foot goes in
+    cv2.ellipse(canvas, opening, (int(0.15 * size), int(0.15 * size)), 0, 0, 360, red, -1, cv2.LINE_AA)
+    cv2.ellipse(canvas, opening, (int(0.13 * size), int(0.135 * size)), 0, 0, 360, (22, 20, 24), -1, cv2.LINE_AA)
+    finished = to_texture(canvas * (0.92 + 0.16 * value_noise(rng, size, 80, 2))[..., None])
+    finished.setflags(write=False)
+    return finished
+
+
+@lru_cache
+def patch(size: int = 512, seed: int = 127) -> Texture:
+    """The leather patch around the eyelet (see `shapes.rounded_box`: the centre is the top): tooled, stitched, a hole."""
+    rng = np.random.default_rng(seed)
+    canvas = to_texture(blend(value_noise(rng, size, 30, 3), (150, 92, 48), (196, 134, 80)))
+    middle = size // 2
+    for _ in range(70):  # tooling: marks of uneven shape
+        distance, angle = rng.uniform(0.09, 0.42) * size, rng.uniform(0, 2 * np.pi)
+        at = (int(middle + distance * np.cos(angle)), int(middle + distance * np.sin(angle)))
+        axes = (int(rng.integers(5, 13)), int(rng.integers(3, 6)))
+        colour = ((92, 48, 22), (230, 190, 130), (70, 96, 84))[int(rng.integers(3))]
+        cv2.ellipse(canvas, at, axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
+    for angle in np.linspace(0, 2 * np.pi, 60, endpoint=False):  # stitches
+        at = np.array([np.cos(angle), np.sin(angle)]) * 0.45 * size + middle
+        end = np.array([np.cos(angle + 0.06), np.sin(angle + 0.06)]) * 0.45 * size + middle
+        cv2.line(canvas, (int(at[0]), int(at[1])), (int(end[0]), int(end[1])), (240, 230, 206), 4, cv2.LINE_AA)
+    cv2.circle(canvas, (middle, middle), int(0.075 * size), (12, 10, 10), -1, cv2.LINE_AA)
+    canvas.setflags(write=False)
+    return canvas

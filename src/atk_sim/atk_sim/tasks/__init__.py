@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from atk_sim.tasks.protocol import Task
+from atk_sim.tasks.shoe_lacing import ShoeLacing
 from atk_sim.tasks.sushi import SushiPickAndPlace
 from atk_sim.tasks.towel_folding import TowelFolding
 from atk_sim.tasks.towel_hanging import TowelHanging
 
-TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), TowelFolding(), TowelHanging())}
+TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), ShoeLacing(), TowelFolding(), TowelHanging())}
 
 
 def make_task(name: str) -> Task:
