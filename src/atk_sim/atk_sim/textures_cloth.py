@@ -129,10 +129,20 @@ def shoe_canvas(size: int = 1024, seed: int = 113) -> Texture:
             y = int(0.38 * size) + 46 * k
             colour = (white, red, (222, 172, 60))[int(rng.integers(3))]
             cv2.line(canvas, (x, y), (x + (90 if left else -90), y + int(rng.integers(40, 110))), colour, 9, cv2.LINE_AA)
-    for x, y in ((0.33, 0.62), (0.67, 0.60)):
+    holes = []
+    for k in range(5):  # laces, criss-cross, and their eyelets
+        y = int((0.23 + 0.045 * k) * size)
+        holes += [(int((0.42 + 0.004 * k) * size), y), (int((0.58 - 0.004 * k) * size), y + int(rng.integers(-6, 7)))]
+    for first, second in ((0, 3), (1, 2), (2, 5), (3, 4), (4, 7), (5, 6), (6, 9), (7, 8)):
+        cv2.line(canvas, holes[first], holes[second], (150, 146, 138), 17, cv2.LINE_AA)
+        cv2.line(canvas, holes[first], holes[second], white, 13, cv2.LINE_AA)
+    for hole in holes:
+        cv2.circle(canvas, hole, 13, (206, 168, 84), -1, cv2.LINE_AA)
+        cv2.circle(canvas, hole, 6, (20, 18, 20), -1, cv2.LINE_AA)
+    for x, y in ((0.36, 0.30), (0.65, 0.34), (0.35, 0.55), (0.66, 0.60)):
         centre, turn = np.array([x, y]) * size, rng.uniform(0, np.pi)
         spikes = np.arange(10) * np.pi / 5 + turn
-        reach = np.where(np.arange(10) % 2, 18, 46)[:, None]
+        reach = np.where(np.arange(10) % 2, 14, 34)[:, None]
         star = (centre + reach * np.stack([np.cos(spikes), np.sin(spikes)], axis=1)).astype(np.int32)
         cv2.fillPoly(canvas, [star], white, cv2.LINE_AA)
     opening = (int(0.5 * size), int(0.78 * size))  # where the foot goes in
@@ -159,6 +169,6 @@ def patch(size: int = 512, seed: int = 127) -> Texture:
         at = np.array([np.cos(angle), np.sin(angle)]) * 0.45 * size + middle
         end = np.array([np.cos(angle + 0.06), np.sin(angle + 0.06)]) * 0.45 * size + middle
         cv2.line(canvas, (int(at[0]), int(at[1])), (int(end[0]), int(end[1])), (240, 230, 206), 4, cv2.LINE_AA)
-    cv2.circle(canvas, (middle, middle), int(0.075 * size), (12, 10, 10), -1, cv2.LINE_AA)
+    cv2.circle(canvas, (middle, middle), int(0.05 * size), (12, 10, 10), -1, cv2.LINE_AA)
     canvas.setflags(write=False)
     return canvas

@@ -32,8 +32,8 @@ LACE_RADIUS_M = 0.0014
 # (length [m], bend against the link before [rad]) from the aglet on: up, over, down.
 LACE = ((0.012, 0.0), *((0.008, np.pi / 6),) * 6, *((0.010, 0.0),) * 3)
 BLOCK_HEIGHT_M = 0.032
-BLOCK_DEPTH_M = 0.010
-BLOCK_HOLE_M = 0.0022  # radius
+BLOCK_DEPTH_M = 0.013
+BLOCK_HOLE_M = 0.00195  # radius
 BLOCK_PROFILE_M = np.array(
     [[0.0, BLOCK_HEIGHT_M], [0.010, BLOCK_HEIGHT_M], [0.013, 0.028], [0.020, 0.004], [0.020, 0.0], [0.0, 0.0]]
 )
@@ -42,7 +42,9 @@ HOLD_M = 0.026  # from the tip up to the fingertips' centre
 OPEN_M = 0.03
 SHUT_M = 2 * AGLET_RADIUS_M + 0.0025
 HOVER_M = 0.005  # of the tip above the ring's middle, until it is in line
-SHARP = 2.0  # times the expert's usual gain near the eyelet: a steady push at the servos leaves half the error
+READY_M = 0.0014  # in line: the ring's rounded rim leads in what is this far aside
+SHARP = 1.6  # times the expert's usual gain near the eyelet: a steady push at the servos leaves less of an error
+STRIDE_M = 0.03  # the goal lies at most this far aside of the hand: some 0.25 m/s
 
 
 class ShoeLacing:
@@ -51,7 +53,7 @@ class ShoeLacing:
     name = "shoe_lacing"
     max_duration_s = 14.0
     clearance_m = 0.05
-    camera = CameraPlacement((0.86, -0.01, 0.40), (0.475, 0.0, 0.055), np.deg2rad(33.0))
+    camera = CameraPlacement((0.86, -0.01, 0.38), (0.465, 0.0, 0.065), np.deg2rad(31.0))
 
     def layout(self, seed: int) -> Layout:
         """Block and shoe within 5 cm; the lace's bend within 40 degrees of the camera, the shoe within 24."""
@@ -154,7 +156,7 @@ class ShoeLacing:
     def _add_lace(self, spec: mujoco.MjSpec, block: Placement) -> None:
         tip_m = BLOCK_HEIGHT_M - BLOCK_DEPTH_M + 0.0003
         aglet = add_body(
-            spec, Placement("aglet", (*block.position_m[:2], tip_m), block.yaw_rad, 0.0, 0.0), free=True
+            spec, Placement("aglet", (*block.position_m[:2], tip_m), block.yaw_rad + np.pi, 0.0, 0.0), free=True
         )
         spec.add_material(name="aglet", rgba=[0.10, 0.12, 0.30, 1], specular=0.6, shininess=0.6)
         capsule = mujoco.mjtGeom.mjGEOM_CAPSULE
@@ -217,22 +219,19 @@ class ShoeLacing:
             height_m = max(height_m, 0.5 * (tcp[2] + hold[2]) - 0.01)
             return ExpertGoal(np.array([*hold[:2], height_m]), yaw_rad, OPEN_M)
 
-        tip = aglet.xpos
-        aside = eyelet[:2] - tip[:2]
+        through_m = _through_m(data)
+        aside = eyelet[:2] - aglet.xpos[:2]
         aside_m = float(np.linalg.norm(aside))
-        above_m = float(tip[2] - eyelet[2])
-        if _through_m(data) > 0.0 or (aside_m < 0.003 and above_m < HOVER_M + 0.003):
-            # In line or already inside: down, the slower the less in line.
-            ready = 1.0 if _through_m(data) > 0.0 else float(np.clip(1.6 - aside_m / 0.001, 0.0, 1.0))
-            down_m = max(-0.010 * ready, -THROUGH_M - 0.004 - above_m)
-            if ready == 0.0:
-                down_m = HOVER_M - above_m
-            return ExpertGoal(tcp + (*(SHARP * aside), SHARP * down_m), yaw_rad, 0.0)
-        # Over the eyelet: high while far aside.
-        wanted_m = HOVER_M + float(np.clip(2.5 * (aside_m - 0.004), 0.0, 0.035))
-        lifted = float(np.clip((tip[2] - BLOCK_HEIGHT_M - 0.004) / 0.03, 0.0, 1.0))
-        gain = SHARP if aside_m < 0.02 else 1.0
-        return ExpertGoal(tcp + (*(gain * lifted * aside), gain * (wanted_m - above_m)), yaw_rad, 0.0)
+        above_m = float(aglet.xpos[2] - eyelet[2])
+        if through_m > 0.0:  # inside: on, and straight
+            return ExpertGoal(tcp + (*aside, -THROUGH_M - 0.006 - above_m), yaw_rad, 0.0)
+        if aside_m < READY_M and above_m < HOVER_M + 0.002:
+            return ExpertGoal(tcp + (*(SHARP * aside), -0.012), yaw_rad, 0.0)
+        # Over the eyelet: the further aside, the higher; sideways only while the tip is above ring and block.
+        wanted_m = HOVER_M + float(np.clip(4.0 * (aside_m - 0.004), 0.0, 0.035))
+        clear = float(np.clip((above_m - 0.003) / 0.002, 0.0, 1.0))
+        steady = min(SHARP, STRIDE_M / max(aside_m, 1e-9))
+        return ExpertGoal(tcp + (*(clear * steady * aside), SHARP * (wanted_m - above_m)), yaw_rad, 0.0)
 
 
 def _through_m(data: mujoco.MjData) -> float:
