@@ -42,9 +42,9 @@ HOLD_M = 0.026  # from the tip up to the fingertips' centre
 OPEN_M = 0.03
 SHUT_M = 2 * AGLET_RADIUS_M + 0.0025
 HOVER_M = 0.005  # of the tip above the ring's middle, until it is in line
-READY_M = 0.0014  # in line: the ring's rounded rim leads in what is this far aside
-SHARP = 1.6  # times the expert's usual gain near the eyelet: a steady push at the servos leaves less of an error
-STRIDE_M = 0.03  # the goal lies at most this far aside of the hand: some 0.25 m/s
+READY_M = 0.002  # in line: the ring's rounded rim leads in what is this far aside
+STRIDE_M = 0.025  # the goal lies at most this far aside of the hand: some 0.2 m/s
+DOWN_M = 0.012  # and this far below
 
 
 class ShoeLacing:
@@ -213,25 +213,29 @@ class ShoeLacing:
         if not carried:
             aside_m = float(np.linalg.norm(tcp[:2] - hold[:2]))
             if aside_m < 0.004 and abs(tcp[2] - hold[2]) < 0.006:
-                return ExpertGoal(tcp + SHARP * (hold - tcp), yaw_rad, opening_m - 0.012)
+                return ExpertGoal(hold, yaw_rad, opening_m - 0.012)
             # A cone over the aglet: the further aside, the higher; the last centimetres slowly.
             height_m = hold[2] + float(np.clip(5.0 * (aside_m - 0.003), 0.0, 0.10))
             height_m = max(height_m, 0.5 * (tcp[2] + hold[2]) - 0.01)
             return ExpertGoal(np.array([*hold[:2], height_m]), yaw_rad, OPEN_M)
 
         through_m = _through_m(data)
+        turn = data.body("shoe").xmat
+        yaw_rad = float(np.arctan2(turn[3], turn[0]))
         aside = eyelet[:2] - aglet.xpos[:2]
         aside_m = float(np.linalg.norm(aside))
         above_m = float(aglet.xpos[2] - eyelet[2])
-        if through_m > 0.0:  # inside: on, and straight
-            return ExpertGoal(tcp + (*aside, -THROUGH_M - 0.006 - above_m), yaw_rad, 0.0)
+        if through_m > 0.0:
+            # Inside, the ring is a pivot: what is held goes over it, and on.
+            over = eyelet[:2] - hold[:2]
+            return ExpertGoal(tcp + (*over, -THROUGH_M - 0.006 - above_m), yaw_rad, 0.0)
         if aside_m < READY_M and above_m < HOVER_M + 0.002:
-            return ExpertGoal(tcp + (*(SHARP * aside), -0.012), yaw_rad, 0.0)
+            return ExpertGoal(tcp + (*aside, -DOWN_M), yaw_rad, 0.0)
         # Over the eyelet: the further aside, the higher; sideways only while the tip is above ring and block.
-        wanted_m = HOVER_M + float(np.clip(4.0 * (aside_m - 0.004), 0.0, 0.035))
+        wanted_m = HOVER_M + float(np.clip(3.0 * (aside_m - 0.004), 0.0, 0.035))
         clear = float(np.clip((above_m - 0.003) / 0.002, 0.0, 1.0))
-        steady = min(SHARP, STRIDE_M / max(aside_m, 1e-9))
-        return ExpertGoal(tcp + (*(clear * steady * aside), SHARP * (wanted_m - above_m)), yaw_rad, 0.0)
+        stride = aside * min(1.0, STRIDE_M / max(aside_m, 1e-9))
+        return ExpertGoal(tcp + (*(clear * stride), max(wanted_m - above_m, -DOWN_M)), yaw_rad, 0.0)
 
 
 def _through_m(data: mujoco.MjData) -> float:
