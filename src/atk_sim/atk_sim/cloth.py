@@ -72,6 +72,8 @@ def add_cloth(
     handle: mujoco.MjsBody,
     handle_from_cloth: Callable[[FloatArray], FloatArray],
     sewn_half_width_m: float,
+    *,
+    meets_robot: bool,
 ) -> None:
     """Lay a cloth flat, `placement.name`, and sew the middle of its first row to `handle`.
 
@@ -80,6 +82,7 @@ def add_cloth(
         handle: a body with a free joint.
         handle_from_cloth: takes a point (3,) of the cloth's frame to the handle's frame [m].
         sewn_half_width_m: vertices of the first row this far from its middle belong to the handle.
+        meets_robot: whether fingers push the cloth. A finger that is pressed onto it can get caught beneath a triangle.
     """
     name = placement.name
     turn = np.array(
@@ -125,7 +128,7 @@ def add_cloth(
     uv = (grid.rest_m / (grid.width_m, grid.length_m) + 0.5).reshape(-1, 2)
     flex.texcoord = uv.reshape(-1).tolist()
     flex.elemtexcoord = grid.triangles.reshape(-1).tolist()
-    flex.contype, flex.conaffinity = CLOTH_BIT, CLOTH_BIT | _ROBOT_BIT
+    flex.contype, flex.conaffinity = CLOTH_BIT, CLOTH_BIT | (_ROBOT_BIT if meets_robot else 0)
     flex.condim, flex.friction, flex.solref = 3, FRICTION, [0.006, 1.0]
     flex.selfcollide = mujoco.mjtFlexSelf.mjFLEXSELF_NONE
     flex.elastic2d, flex.young, flex.poisson, flex.thickness = 3, YOUNG_PA, 0.2, THICKNESS_M

@@ -1,7 +1,7 @@
 """Towel folding: grasp the towel by the hem and lay it onto the opposite edge (paper, real-robot set).
 
 What physics forced: a fold that fingertips pinch into a flat cloth is a centimetre wide, and no mesh that runs in real
-time resolves it. So the hem has a tab: a rigid rod, 12 mm thick and 7 cm long, sewn to the middle of the edge. The
+time resolves it. So the hem has a tab: a rigid rod, 14 mm thick, sewn to the edge but for its corners. The
 fingers hold it by friction; everything else is cloth.
 """
 
@@ -22,10 +22,10 @@ from atk_sim.scene import Layout, Placement, add_body, add_textured_material, st
 FloatArray = NDArray[np.float64]
 
 TOWEL = Grid(width_m=0.22, length_m=0.24, columns=9, rows=9)
-HEM_RADIUS_M = 0.006
-HEM_HALF_M = 0.075  # of the rod's straight part
+HEM_RADIUS_M = 0.007
+HEM_HALF_M = 0.085  # of the rod's straight part
 
-GRASP_HEIGHT_M = 0.009  # of the fingertips' centre above the rod's
+GRASP_HEIGHT_M = 0.006  # of the fingertips' centre above the rod's
 TRAVEL_HEIGHT_M = 0.10
 SHUT_M = 2 * HEM_RADIUS_M + 0.0025  # an opening below this means that the rod is between the fingers
 AHEAD_M = 0.03  # the goal runs this far ahead on the arc: some 0.2 m/s
@@ -79,8 +79,9 @@ class TowelFolding:
             TOWEL,
             material,
             hem,
-            lambda point: point + (0.0, TOWEL.length_m / 2, -0.0035),
+            lambda point: point + (0.0, TOWEL.length_m / 2, 0.002 - HEM_RADIUS_M),
             HEM_HALF_M + HEM_RADIUS_M,
+            meets_robot=False,
         )
 
     def success(self, model: mujoco.MjModel, data: mujoco.MjData) -> bool:
@@ -115,7 +116,7 @@ class TowelFolding:
             rod_yaw = float(np.arctan2(rod.xmat[3], rod.xmat[0]))
             grasp = rod.xpos + (0.0, 0.0, GRASP_HEIGHT_M)
             aside_m = float(np.linalg.norm(tcp[:2] - grasp[:2]))
-            if aside_m < 0.012 and tcp[2] < grasp[2] + 0.006:
+            if aside_m < 0.012 and tcp[2] < grasp[2] + 0.004:
                 return ExpertGoal(grasp, rod_yaw, opening_m - 0.016)
             # A cone over the rod: the further aside, the higher; the last centimetres slowly, above the cloth.
             height_m = grasp[2] + float(np.clip(2.5 * (aside_m - 0.006), 0.0, TRAVEL_HEIGHT_M))

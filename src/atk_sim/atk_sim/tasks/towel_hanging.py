@@ -134,6 +134,7 @@ class TowelHanging:
             loop,
             lambda point: point + (0.0, TOWEL.length_m / 2 + LOOP_LENGTH_M, low),
             LOOP_HALF_M + 0.006,
+            meets_robot=True,
         )
 
     def _add_stand(self, spec: mujoco.MjSpec, placement: Placement) -> None:
