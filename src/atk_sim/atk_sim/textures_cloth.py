@@ -37,7 +37,14 @@ def towel(size: int = 1024, seed: int = 101) -> Texture:
             _motif(canvas, rng, centre * size, size * rng.uniform(0.034, 0.054), inks)
     for _ in range(220):  # dots between
         centre = (rng.uniform(0.1, 0.9, 2) * size).astype(int)
-        cv2.circle(canvas, (int(centre[0]), int(centre[1])), int(rng.integers(3, 6)), inks[rng.integers(5)], -1, cv2.LINE_AA)
+        cv2.circle(
+            canvas,
+            (int(centre[0]), int(centre[1])),
+            int(rng.integers(3, 6)),
+            inks[rng.integers(5)],
+            -1,
+            cv2.LINE_AA,
+        )
     woven = canvas.astype(np.float32) * _weave(size, 128)[..., None]
     woven *= (0.93 + 0.14 * value_noise(rng, size, 90, 2))[..., None]
     finished = to_texture(woven)
@@ -46,29 +53,76 @@ def towel(size: int = 1024, seed: int = 101) -> Texture:
 
 
 def _motif(
-    canvas: Texture, rng: np.random.Generator, centre: NDArray[np.float64], radius: float, inks: list[tuple[int, int, int]]
+    canvas: Texture,
+    rng: np.random.Generator,
+    centre: NDArray[np.float64],
+    radius: float,
+    inks: list[tuple[int, int, int]],
 ) -> None:
     at, turn, ink = (int(centre[0]), int(centre[1])), rng.uniform(0, 360), inks[rng.integers(5)]
     kind = rng.integers(4)
     if kind == 0:  # fruit with a leaf
         cv2.circle(canvas, at, int(radius * 0.8), ink, -1, cv2.LINE_AA)
-        cv2.circle(canvas, (at[0] - int(radius * 0.25), at[1] - int(radius * 0.25)), max(int(radius * 0.2), 2), (240, 226, 200), -1, cv2.LINE_AA)
-        cv2.ellipse(canvas, (at[0] + int(radius * 0.7), at[1] - int(radius * 0.7)), (int(radius * 0.5), int(radius * 0.22)), turn, 0, 360, inks[3], -1, cv2.LINE_AA)
+        cv2.circle(
+            canvas,
+            (at[0] - int(radius * 0.25), at[1] - int(radius * 0.25)),
+            max(int(radius * 0.2), 2),
+            (240, 226, 200),
+            -1,
+            cv2.LINE_AA,
+        )
+        cv2.ellipse(
+            canvas,
+            (at[0] + int(radius * 0.7), at[1] - int(radius * 0.7)),
+            (int(radius * 0.5), int(radius * 0.22)),
+            turn,
+            0,
+            360,
+            inks[3],
+            -1,
+            cv2.LINE_AA,
+        )
     elif kind == 1:  # flower
         for angle in np.radians(turn) + np.arange(5) * 2 * np.pi / 5:
-            petal = (int(centre[0] + 0.6 * radius * np.cos(angle)), int(centre[1] + 0.6 * radius * np.sin(angle)))
-            cv2.ellipse(canvas, petal, (int(radius * 0.45), int(radius * 0.26)), float(np.degrees(angle)), 0, 360, ink, -1, cv2.LINE_AA)
+            petal = (
+                int(centre[0] + 0.6 * radius * np.cos(angle)),
+                int(centre[1] + 0.6 * radius * np.sin(angle)),
+            )
+            cv2.ellipse(
+                canvas,
+                petal,
+                (int(radius * 0.45), int(radius * 0.26)),
+                float(np.degrees(angle)),
+                0,
+                360,
+                ink,
+                -1,
+                cv2.LINE_AA,
+            )
         cv2.circle(canvas, at, int(radius * 0.28), inks[2], -1, cv2.LINE_AA)
     elif kind == 2:  # slice of a lemon
         cv2.circle(canvas, at, int(radius * 0.9), inks[2], -1, cv2.LINE_AA)
         cv2.circle(canvas, at, int(radius * 0.72), (246, 234, 190), -1, cv2.LINE_AA)
         for angle in np.radians(turn) + np.arange(7) * 2 * np.pi / 7:
-            end = (int(centre[0] + 0.72 * radius * np.cos(angle)), int(centre[1] + 0.72 * radius * np.sin(angle)))
+            end = (
+                int(centre[0] + 0.72 * radius * np.cos(angle)),
+                int(centre[1] + 0.72 * radius * np.sin(angle)),
+            )
             cv2.line(canvas, at, end, inks[2], 3, cv2.LINE_AA)
     else:  # twig
         for offset in np.linspace(-0.9, 0.9, 5):
             place = centre + offset * radius * np.array([np.cos(np.radians(turn)), np.sin(np.radians(turn))])
-            cv2.ellipse(canvas, (int(place[0]), int(place[1])), (int(radius * 0.45), int(radius * 0.16)), turn + 50, 0, 360, ink, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                canvas,
+                (int(place[0]), int(place[1])),
+                (int(radius * 0.45), int(radius * 0.16)),
+                turn + 50,
+                0,
+                360,
+                ink,
+                -1,
+                cv2.LINE_AA,
+            )
 
 
 @lru_cache
@@ -90,7 +144,9 @@ def turned_wood(size: int = 1024, seed: int = 107) -> Texture:
     y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size - 0.5
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     picture = blend(value_noise(rng, size, 12), (176, 126, 74), (214, 168, 112))
-    paints = np.array([(38, 92, 120), (232, 224, 206), (186, 70, 44), (70, 110, 66), (226, 172, 60)], np.float32)
+    paints = np.array(
+        [(38, 92, 120), (232, 224, 206), (186, 70, 44), (70, 110, 66), (226, 172, 60)], np.float32
+    )
     inner = 0.01
     while inner < 0.7:
         outer = inner + rng.uniform(0.007, 0.02)
@@ -128,11 +184,21 @@ def shoe_canvas(size: int = 1024, seed: int = 113) -> Texture:
             x = x if left else size - x
             y = int(0.38 * size) + 46 * k
             colour = (white, red, (222, 172, 60))[int(rng.integers(3))]
-            cv2.line(canvas, (x, y), (x + (90 if left else -90), y + int(rng.integers(40, 110))), colour, 9, cv2.LINE_AA)
+            cv2.line(
+                canvas,
+                (x, y),
+                (x + (90 if left else -90), y + int(rng.integers(40, 110))),
+                colour,
+                9,
+                cv2.LINE_AA,
+            )
     holes = []
     for k in range(5):  # laces, criss-cross, and their eyelets
         y = int((0.23 + 0.045 * k) * size)
-        holes += [(int((0.42 + 0.004 * k) * size), y), (int((0.58 - 0.004 * k) * size), y + int(rng.integers(-6, 7)))]
+        holes += [
+            (int((0.42 + 0.004 * k) * size), y),
+            (int((0.58 - 0.004 * k) * size), y + int(rng.integers(-6, 7))),
+        ]
     for first, second in ((0, 3), (1, 2), (2, 5), (3, 4), (4, 7), (5, 6), (6, 9), (7, 8)):
         cv2.line(canvas, holes[first], holes[second], (150, 146, 138), 17, cv2.LINE_AA)
         cv2.line(canvas, holes[first], holes[second], white, 13, cv2.LINE_AA)
@@ -147,7 +213,9 @@ def shoe_canvas(size: int = 1024, seed: int = 113) -> Texture:
         cv2.fillPoly(canvas, [star], white, cv2.LINE_AA)
     opening = (int(0.5 * size), int(0.78 * size))  # where the foot goes in
     cv2.ellipse(canvas, opening, (int(0.15 * size), int(0.15 * size)), 0, 0, 360, red, -1, cv2.LINE_AA)
-    cv2.ellipse(canvas, opening, (int(0.13 * size), int(0.135 * size)), 0, 0, 360, (22, 20, 24), -1, cv2.LINE_AA)
+    cv2.ellipse(
+        canvas, opening, (int(0.13 * size), int(0.135 * size)), 0, 0, 360, (22, 20, 24), -1, cv2.LINE_AA
+    )
     finished = to_texture(canvas * (0.92 + 0.16 * value_noise(rng, size, 80, 2))[..., None])
     finished.setflags(write=False)
     return finished
@@ -168,7 +236,9 @@ def patch(size: int = 512, seed: int = 127) -> Texture:
     for angle in np.linspace(0, 2 * np.pi, 60, endpoint=False):  # stitches
         at = np.array([np.cos(angle), np.sin(angle)]) * 0.45 * size + middle
         end = np.array([np.cos(angle + 0.06), np.sin(angle + 0.06)]) * 0.45 * size + middle
-        cv2.line(canvas, (int(at[0]), int(at[1])), (int(end[0]), int(end[1])), (240, 230, 206), 4, cv2.LINE_AA)
+        cv2.line(
+            canvas, (int(at[0]), int(at[1])), (int(end[0]), int(end[1])), (240, 230, 206), 4, cv2.LINE_AA
+        )
     cv2.circle(canvas, (middle, middle), int(0.05 * size), (12, 10, 10), -1, cv2.LINE_AA)
     canvas.setflags(write=False)
     return canvas

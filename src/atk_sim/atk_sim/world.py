@@ -25,7 +25,7 @@ from atk_sim.robots.panda import (
 from atk_sim.scene import stream
 from atk_sim.tasks.protocol import Task
 
-PHYSICS_STEP_S = 0.002
+PHYSICS_STEP_S = 0.002  # unless the task's objects need another
 CAMERA = "camera"
 INITIAL_JOINT_SPREAD_RAD = 0.03
 FINGER_OPEN_M = 0.04

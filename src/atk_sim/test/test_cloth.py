@@ -38,7 +38,9 @@ def painted(robot: RobotDescription) -> Iterator[tuple[Simulation, CameraRendere
         yield simulation, renderer
 
 
-def attach_some(simulation: Simulation, renderer: CameraRenderer) -> tuple[ground_truth.AttachedPoints, np.ndarray]:
+def attach_some(
+    simulation: Simulation, renderer: CameraRenderer
+) -> tuple[ground_truth.AttachedPoints, np.ndarray]:
     """300 points of the cloth in the present picture, and their colours (300, 2)."""
     _, flexes = renderer.surfaces()
     row, column = np.nonzero(flexes >= 0)
@@ -76,9 +78,7 @@ def test_tracks_on_cloth_stay_on_their_thread(painted):
             wrong.append(np.abs(image[at[:, 1], at[:, 0], :2] - colour[visible]).max(axis=1))
             seen, hidden = seen + int(visible.sum()), hidden + int((~visible).sum())
             if points is lifted:
-                moved_px = max(
-                    moved_px, float(np.linalg.norm(located_px - lifted_px, axis=1)[visible].max())
-                )
+                moved_px = max(moved_px, float(np.linalg.norm(located_px - lifted_px, axis=1)[visible].max()))
     assert simulation.succeeded
     assert moved_px > 40, "the cloth was hardly moved: the check is worth nothing"
     assert hidden > 0.1 * seen, "folded cloth hides half of its face"

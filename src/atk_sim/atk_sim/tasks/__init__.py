@@ -8,7 +8,9 @@ from atk_sim.tasks.sushi import SushiPickAndPlace
 from atk_sim.tasks.towel_folding import TowelFolding
 from atk_sim.tasks.towel_hanging import TowelHanging
 
-TASKS: dict[str, Task] = {task.name: task for task in (SushiPickAndPlace(), ShoeLacing(), TowelFolding(), TowelHanging())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (SushiPickAndPlace(), ShoeLacing(), TowelFolding(), TowelHanging())
+}
 
 
 def make_task(name: str) -> Task:

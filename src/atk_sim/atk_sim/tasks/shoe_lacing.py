@@ -156,7 +156,9 @@ class ShoeLacing:
     def _add_lace(self, spec: mujoco.MjSpec, block: Placement) -> None:
         tip_m = BLOCK_HEIGHT_M - BLOCK_DEPTH_M + 0.0003
         aglet = add_body(
-            spec, Placement("aglet", (*block.position_m[:2], tip_m), block.yaw_rad + np.pi, 0.0, 0.0), free=True
+            spec,
+            Placement("aglet", (*block.position_m[:2], tip_m), block.yaw_rad + np.pi, 0.0, 0.0),
+            free=True,
         )
         spec.add_material(name="aglet", rgba=[0.10, 0.12, 0.30, 1], specular=0.6, shininess=0.6)
         capsule = mujoco.mjtGeom.mjGEOM_CAPSULE
@@ -200,7 +202,7 @@ class ShoeLacing:
 
     def success(self, model: mujoco.MjModel, data: mujoco.MjData) -> bool:
         """The aglet goes through the eyelet, its tip well below the ring."""
-        return _through_m(data) > THROUGH_M
+        return bool(_through_m(data) > THROUGH_M)
 
     def expert_goal(self, model: mujoco.MjModel, data: mujoco.MjData, opening_m: float) -> ExpertGoal:
         """Above the aglet, down, close; up, above the eyelet, wait until in line, down. The state says which."""

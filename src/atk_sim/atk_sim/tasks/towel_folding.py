@@ -138,4 +138,3 @@ class TowelFolding:
         if tcp[2] < 0.12:
             return ExpertGoal(np.array([*tcp[:2], 0.18]), None, 0.06)
         return ExpertGoal(np.array([0.42, 0.0, 0.26]), 0.0, 0.06)
-

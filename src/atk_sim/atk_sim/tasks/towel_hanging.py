@@ -139,9 +139,7 @@ class TowelHanging:
 
     def _add_stand(self, spec: mujoco.MjSpec, placement: Placement) -> None:
         stand = add_body(spec, placement, free=False)
-        wood = add_textured_material(
-            spec, "stand", textures_cloth.turned_wood(), specular=0.2, shininess=0.4
-        )
+        wood = add_textured_material(spec, "stand", textures_cloth.turned_wood(), specular=0.2, shininess=0.4)
         add_visual_mesh(spec, stand, "stand", lathe(POST_PROFILE_M, segments=32), wood)
         cylinder = mujoco.mjtGeom.mjGEOM_CYLINDER
         for radius_m, low_m, high_m in ((0.060, 0.0, 0.013), (0.009, 0.013, PEG_HEIGHT_M + 0.008)):
@@ -185,7 +183,9 @@ class TowelHanging:
         )
         points = vertices_m(data, model, "towel", TOWEL)
         slow = float(np.abs(toggle.cvel[3:]).max()) < 0.05
-        return bool(on_peg and points[..., 2].min() > 0.015 and slow and not fingers_touch(model, data, "toggle"))
+        return bool(
+            on_peg and points[..., 2].min() > 0.015 and slow and not fingers_touch(model, data, "toggle")
+        )
 
     def expert_goal(self, model: mujoco.MjModel, data: mujoco.MjData, opening_m: float) -> ExpertGoal:
         """Above the toggle, down, close; up, in line with the peg, over it, down, open; up. The state says which."""
