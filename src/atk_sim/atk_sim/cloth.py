@@ -92,7 +92,8 @@ def add_cloth(
         ]
     )
     mass_kg = AREA_DENSITY_KG_M2 * grid.width_m * grid.length_m / (grid.rows * grid.columns)
-    bodies, vertices = [], []
+    bodies: list[str] = []
+    vertices: list[float] = []
     for row, line in enumerate(grid.rest_m):
         for column, rest in enumerate(line):
             if row == 0 and abs(rest[0]) <= sewn_half_width_m:

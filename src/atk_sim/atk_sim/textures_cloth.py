@@ -14,7 +14,8 @@ def _weave(size: int, threads: int) -> NDArray[np.float32]:
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) * (threads / size)
     over = (np.floor(x) + np.floor(y)) % 2
     warp, weft = np.abs(np.sin(np.pi * x)), np.abs(np.sin(np.pi * y))
-    return (0.86 + 0.2 * np.where(over > 0, warp, weft)).astype(np.float32)
+    brightness: NDArray[np.float32] = (0.86 + 0.2 * np.where(over > 0, warp, weft)).astype(np.float32)
+    return brightness
 
 
 @lru_cache
@@ -205,8 +206,8 @@ def shoe_canvas(size: int = 1024, seed: int = 113) -> Texture:
     for hole in holes:
         cv2.circle(canvas, hole, 13, (206, 168, 84), -1, cv2.LINE_AA)
         cv2.circle(canvas, hole, 6, (20, 18, 20), -1, cv2.LINE_AA)
-    for x, y in ((0.36, 0.30), (0.65, 0.34), (0.35, 0.55), (0.66, 0.60)):
-        centre, turn = np.array([x, y]) * size, rng.uniform(0, np.pi)
+    for place in ((0.36, 0.30), (0.65, 0.34), (0.35, 0.55), (0.66, 0.60)):
+        centre, turn = np.array(place) * size, rng.uniform(0, np.pi)
         spikes = np.arange(10) * np.pi / 5 + turn
         reach = np.where(np.arange(10) % 2, 14, 34)[:, None]
         star = (centre + reach * np.stack([np.cos(spikes), np.sin(spikes)], axis=1)).astype(np.int32)
@@ -234,11 +235,9 @@ def patch(size: int = 512, seed: int = 127) -> Texture:
         colour = ((92, 48, 22), (230, 190, 130), (70, 96, 84))[int(rng.integers(3))]
         cv2.ellipse(canvas, at, axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
     for angle in np.linspace(0, 2 * np.pi, 60, endpoint=False):  # stitches
-        at = np.array([np.cos(angle), np.sin(angle)]) * 0.45 * size + middle
-        end = np.array([np.cos(angle + 0.06), np.sin(angle + 0.06)]) * 0.45 * size + middle
-        cv2.line(
-            canvas, (int(at[0]), int(at[1])), (int(end[0]), int(end[1])), (240, 230, 206), 4, cv2.LINE_AA
-        )
+        turns = np.array([angle, angle + 0.06])
+        ends = (0.45 * size * np.stack([np.cos(turns), np.sin(turns)], axis=1) + middle).astype(np.int32)
+        cv2.polylines(canvas, [ends], False, (240, 230, 206), 4, cv2.LINE_AA)
     cv2.circle(canvas, (middle, middle), int(0.05 * size), (12, 10, 10), -1, cv2.LINE_AA)
     canvas.setflags(write=False)
     return canvas

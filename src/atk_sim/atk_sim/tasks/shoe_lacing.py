@@ -8,6 +8,8 @@ meet by contact alone.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +113,7 @@ class ShoeLacing:
             (inner * np.cos(angle), inner * np.sin(angle), EYELET_HEIGHT_M)
             for angle in 2 * np.pi * np.arange(count + 1) / count
         ]
-        for start, end in zip(corner[:-1], corner[1:], strict=True):
+        for start, end in pairwise(corner):
             shoe.add_geom(
                 type=mujoco.mjtGeom.mjGEOM_CAPSULE,
                 fromto=[*start, *end],
