@@ -207,15 +207,15 @@ def shoe_canvas(size: int = 1024, seed: int = 113) -> Texture:
         cv2.circle(canvas, hole, 13, (206, 168, 84), -1, cv2.LINE_AA)
         cv2.circle(canvas, hole, 6, (20, 18, 20), -1, cv2.LINE_AA)
     for place in ((0.36, 0.30), (0.65, 0.34), (0.35, 0.55), (0.66, 0.60)):
-        centre, turn = np.array(place) * size, rng.uniform(0, np.pi)
+        middle, turn = np.array(place) * size, rng.uniform(0, np.pi)
         spikes = np.arange(10) * np.pi / 5 + turn
         reach = np.where(np.arange(10) % 2, 14, 34)[:, None]
-        star = (centre + reach * np.stack([np.cos(spikes), np.sin(spikes)], axis=1)).astype(np.int32)
+        star = (middle + reach * np.stack([np.cos(spikes), np.sin(spikes)], axis=1)).astype(np.int32)
         cv2.fillPoly(canvas, [star], white, cv2.LINE_AA)
-    opening = (int(0.5 * size), int(0.78 * size))  # where the foot goes in
-    cv2.ellipse(canvas, opening, (int(0.15 * size), int(0.15 * size)), 0, 0, 360, red, -1, cv2.LINE_AA)
+    mouth = (int(0.5 * size), int(0.78 * size))  # where the foot goes in
+    cv2.ellipse(canvas, mouth, (int(0.15 * size), int(0.15 * size)), 0, 0, 360, red, -1, cv2.LINE_AA)
     cv2.ellipse(
-        canvas, opening, (int(0.13 * size), int(0.135 * size)), 0, 0, 360, (22, 20, 24), -1, cv2.LINE_AA
+        canvas, mouth, (int(0.13 * size), int(0.135 * size)), 0, 0, 360, (22, 20, 24), -1, cv2.LINE_AA
     )
     finished = to_texture(canvas * (0.92 + 0.16 * value_noise(rng, size, 80, 2))[..., None])
     finished.setflags(write=False)
