@@ -1,8 +1,10 @@
 """Towel folding: grasp the towel by the hem and lay it onto the opposite edge (paper, real-robot set).
 
 What physics forced: a fold that fingertips pinch into a flat cloth is a centimetre wide, and no mesh that runs in real
-time resolves it. So the hem has a tab: a rigid rod, 14 mm thick, sewn to the edge but for its corners. The
-fingers hold it by friction; everything else is cloth.
+time resolves it. So the hem is stiff: a rigid rod, 14 mm thick, sewn to the edge but for its corners, which the fingers
+hold by friction alone. And fingers meet the rod, not the cloth: a finger that overshoots and presses on the cloth gets
+caught beneath a triangle, and takes the towel with it when it leaves. Everything else is cloth: it bends, drags, meets
+itself and the table.
 """
 
 from __future__ import annotations
