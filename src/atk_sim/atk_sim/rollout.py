@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ from atk_policy.demonstrations import Tracking
 from atk_policy.policy_runner import PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder
 from atk_sim.camera import FloatArray
-from atk_sim.ground_truth import AttachedPoints, attach, project_attached
+from atk_sim.ground_truth import attach, project_attached
 from atk_sim.simulation import Simulation
 
 # A visible keypoint this far from where it should be misleads the policy: a third of a nigiri's width in the image.
@@ -31,6 +31,7 @@ WRONG_PX = 10.0
 WRONG_SHARE = 0.25  # of the visible keypoints: a policy bears with fewer
 TRACKED_SHARE = 0.7  # of the frames: with fewer the arm mostly held
 START_NS = 1_000_000_000
+CLOTH = "(cloth)"
 
 
 @dataclass(frozen=True)
@@ -166,17 +167,17 @@ class ExactTracks:
         simulation.reset(task, "RP", template_seed)
         world = simulation.world
         points = attach(world, simulation.renderer, uv_px)
-        # Body ids differ between episodes with more or fewer objects; names do not.
-        self._names = [world.model.body(int(body)).name for body in points.body_ids]
+        # Body ids differ between episodes with more or fewer objects; names do not. Cloth has none (-1), and is always there.
+        self._names = [world.model.body(int(body)).name if body >= 0 else CLOTH for body in points.body_ids]
         self._points = points
 
     def begin(self, simulation: Simulation) -> None:
         """Find the bodies again in a new episode; a point whose body is not there is nowhere."""
         model = simulation.world.model
-        known = {model.body(k).name: k for k in range(model.nbody)}
+        known = {CLOTH: -1, **{model.body(k).name: k for k in range(model.nbody)}}
         self._there = np.array([name in known for name in self._names])
         ids = np.array([known.get(name, 0) for name in self._names], np.int32)
-        self._here = AttachedPoints(ids, self._points.position_body_m)
+        self._here = replace(self._points, body_ids=ids)
 
     def wrong(self, simulation: Simulation, seen: KeypointObservation) -> float | None:
         """Share of the visible keypoints that are off by more than `WRONG_PX`; None when none is visible."""

@@ -34,7 +34,7 @@ from atk_sim.robots.panda import (
 from atk_sim.scene import stream
 from atk_sim.tasks.protocol import Furnished, Task, camera_placements
 
-PHYSICS_STEP_S = 0.002
+PHYSICS_STEP_S = 0.002  # unless the task's objects need another
 CAMERA = "camera"
 INITIAL_JOINT_SPREAD_RAD = 0.03
 FINGER_OPEN_M = 0.04
@@ -123,7 +123,7 @@ class World:
 
     def step(self, seconds: float) -> None:
         """Advance physics."""
-        for _ in range(round(seconds / PHYSICS_STEP_S)):
+        for _ in range(round(seconds / self.model.opt.timestep)):
             mujoco.mj_step(self.model, self.data)
         if self._occluder.share:
             self.data.mocap_pos[self.model.body(OCCLUDER).mocapid[0]] = self._occluder.position_m(
@@ -182,16 +182,21 @@ class CameraRenderer:
 
     def segmentation(self) -> NDArray[np.int32]:
         """(H, W) geom id of every pixel, -1 where there is none."""
+        return self.surfaces()[0]
+
+    def surfaces(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(H, W) geom id and (H, W) flex id of every pixel, -1 where there is none."""
         renderer = self._updated()
         renderer.enable_segmentation_rendering()
         try:
             ids = renderer.render()
         finally:
             renderer.disable_segmentation_rendering()
-        geoms: NDArray[np.int32] = np.where(ids[..., 1] == mujoco.mjtObj.mjOBJ_GEOM, ids[..., 0], -1).astype(
-            np.int32
+        geoms, flexes = (
+            np.where(ids[..., 1] == kind, ids[..., 0], -1).astype(np.int32)
+            for kind in (mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_FLEX)
         )
-        return geoms
+        return geoms, flexes
 
     def close(self) -> None:
         """Release the graphics context."""

@@ -8,7 +8,10 @@ from atk_sim.tasks.grape_oven import GrapeOven
 from atk_sim.tasks.pan_filling import PanFilling
 from atk_sim.tasks.pot import PotLid
 from atk_sim.tasks.protocol import Task
+from atk_sim.tasks.shoe_lacing import ShoeLacing
 from atk_sim.tasks.sushi import SushiPickAndPlace
+from atk_sim.tasks.towel_folding import TowelFolding
+from atk_sim.tasks.towel_hanging import TowelHanging
 
 _ALL: tuple[Task, ...] = (
     SushiPickAndPlace(),
@@ -16,7 +19,10 @@ _ALL: tuple[Task, ...] = (
     ClockButton(),
     ClockHand(),
     GrapeOven(),
+    TowelHanging(),
+    TowelFolding(),
     PanFilling(),
+    ShoeLacing(),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 

@@ -41,7 +41,7 @@ class Task(Protocol):
         ...
 
     def add_objects(self, spec: mujoco.MjSpec, layout: Layout) -> None:
-        """Put the task's objects into the scene."""
+        """Put the task's objects into the scene; a task whose objects need other physics sets `spec.option` here."""
         ...
 
     def success(self, model: mujoco.MjModel, data: mujoco.MjData) -> bool:
