@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.func import functional_call, stack_module_state, vmap
 
-from atk_policy.mask import KeypointMask
+from atk_policy.gates.bernoulli import BernoulliGates
 from atk_policy.policies import POLICIES, make_policy
 from atk_policy.policies.encoders import ENCODERS, AttentionEncoder, attend
 from atk_policy.policies.protocol import Noise, NormalisedInput, PolicyInput, Statistics
@@ -199,25 +199,26 @@ def test_the_gradient_reaches_the_mask_of_present_and_absent_points(name, encode
 def test_the_mask_finds_the_one_point_that_matters(encoder):
     """Bernoulli draws, straight through, with point 2 the only one that says where to go."""
     torch.manual_seed(0)
-    policy, mask = make("mlp", encoder), KeypointMask(N, initial_probability=0.5)
+    policy, gates = make("mlp", encoder), BernoulliGates(1, N)
+    gates.phi.data.zero_()
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(
-        [{"params": policy.parameters(), "lr": 5e-3}, {"params": [mask.phi], "lr": 0.05}]
+        [{"params": policy.parameters(), "lr": 5e-3}, {"params": [gates.phi], "lr": 0.05}]
     )
     for step in range(400):
         uv = torch.rand(64, 1, N, 2, generator=generator).expand(-1, K, -1, -1) * 400
         robot = torch.zeros(64, K, J + 1)
-        drawn = mask.sample((64,), generator)
+        drawn = gates.sample(64, generator)[0]
         # As in distillation: first the policy learns what a point says, then the penalty may take it away.
         learns = step >= 150
         seen = PolicyInput(uv, torch.ones(64, K, N), robot, drawn if learns else drawn.detach())
         wanted = ((uv[:, 0, 2, 0] - 200) / 1000)[:, None, None].expand(-1, H, J + 1)
-        loss = policy.negative_log_likelihood(seen, wanted).mean() + 0.02 * learns * mask.penalty()
+        loss = policy.negative_log_likelihood(seen, wanted).mean() + 0.02 * learns * gates.penalty().sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        mask.limit()
-    assert mask.hard().tolist() == [False, False, True, False, False]
+        gates.limit()
+    assert gates.hard()[0].tolist() == [0, 0, 1, 0, 0]
 
 
 def test_attention_does_not_depend_on_the_order_of_the_points():
