@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from synthetic_demonstrations import make_demonstrations
 
+from atk_policy.augmentation import AugmentationConfig
 from atk_policy.checkpoint import save_checkpoint
-from atk_policy.distillation import AugmentationConfig, PolicyConfig, StageConfig, TrainingData, distill
+from atk_policy.distillation import PolicyConfig, StageConfig, TrainingData, distill
 
 STEPS = 40
 
@@ -39,7 +40,7 @@ def train(policy: str, encoder: str, folder: Path, *, say: bool) -> bytes:
             ),
             AugmentationConfig(),
             StageConfig(
-                steps=STEPS, batch=16, members=2 if masked else 1, learning_rate=3e-3, alpha=0.002, keep=keep
+                steps=STEPS, batch=16, members=2 if masked else 1, learning_rate=3e-3, folds=2, keep=keep
             ),
             masked=masked,
             seed=3,
@@ -49,8 +50,8 @@ def train(policy: str, encoder: str, folder: Path, *, say: bool) -> bytes:
         )
         for number, member in enumerate(outcome.policies):
             weights |= {f"{name}.{number}.{k}": v for k, v in member.state_dict().items()}
-        if outcome.phi is not None:
-            weights["phi"] = outcome.phi
+        if outcome.retention is not None:
+            weights["retention"] = outcome.retention
     final = folder / "final.safetensors"
     save_checkpoint(final, weights, {})
     return final.read_bytes()
