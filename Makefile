@@ -5,7 +5,7 @@ ENV := . tools/env.sh &&
 
 QUICK ?= 0
 ifeq ($(QUICK),1)
-  DEMO_SIZE := --demonstrations 20 --episodes 5
+  DEMO_SIZE := --demonstrations 20 --episodes 5 --selection src/atk_sim/config/quick_selection.yaml
 endif
 
 .PHONY: help setup demo test expert benchmark benchmark-check bench faults bench-perception bench-policy bench-selection lint clean

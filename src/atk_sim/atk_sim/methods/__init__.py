@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from atk_sim.methods.atk import Atk
+from atk_sim.methods.dagger import Dagger
 from atk_sim.methods.protocol import Method
 from atk_sim.methods.vision import Depth, PointCloud, Pose, Rgb, Vision
 
-_ALL: tuple[Method, ...] = (Atk(), Vision(Pose()), Vision(Rgb()), Vision(Depth()), Vision(PointCloud()))
+_ALL: tuple[Method, ...] = (
+    Atk(),
+    Dagger(),
+    Vision(Pose()),
+    Vision(Rgb()),
+    Vision(Depth()),
+    Vision(PointCloud()),
+)
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
