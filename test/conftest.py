@@ -38,6 +38,10 @@ def run_folder(recorded: list[Path]) -> Path:
     """A run folder selected from them: not a good policy, but a whole one."""
     run = recorded[0].parents[1] / "run"
     settings = run.with_name("selection.yaml")
-    settings.write_text("select: {steps: 200, members: 2, batch: 128}\nrefit: {steps: 300, batch: 128}\n")
+    # Many points: four demonstrations do not tell which are of use, and a set that is lost would test nothing.
+    settings.write_text(
+        "choice: {objective: published, keypoints_min: 12, measure: {steps: 30}}\n"
+        "select: {steps: 200, batch: 128}\nrefit: {steps: 300, batch: 128}\n"
+    )
     demo.select(demo_arguments(selection=settings), robot_file("sim_panda"), recorded[0].parent, run)
     return run

@@ -35,13 +35,14 @@ KEY_OF_IMPORT = {
     "matplotlib": "python3-matplotlib",
     "moveit": "moveit_py",
     "numpy": "python3-numpy",
+    "pydantic_core": "pydantic",
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
 
 
 # Imported where they are installed, and only there; without them the rest works.
-OPTIONAL = {"foxglove_msgs", "lerobot", "onnx", "onnxruntime", "onnxscript", "wandb"}
+OPTIONAL = {"foxglove_msgs", "lerobot", "onnx", "onnxruntime", "onnxscript", "transformers", "wandb"}
 
 
 def dependencies(package: str) -> set[str]:

@@ -90,7 +90,7 @@ def resnet18(channels: int) -> nn.Module:
     except ImportError as error:
         raise ModuleNotFoundError(
             "the baselines rgb and depth take their encoder from the package transformers, which is not installed: "
-            "pip install -r requirements/optional-perception.txt"
+            "pip install -r requirements/baselines.txt"
         ) from error
     config = ResNetConfig(
         num_channels=channels,
