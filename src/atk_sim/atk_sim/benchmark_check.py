@@ -53,6 +53,10 @@ def main() -> None:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)"
     )
     args = parser.parse_args()
+    if not args.results.is_file():
+        raise SystemExit(
+            f"benchmark_check: {args.results} does not exist; a report with it is written by 'benchmark_report RUN --output docs/benchmark'"
+        )
     committed = json.loads(args.results.read_text())
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(10**6)
     drawn = draw(committed, args.share, seed)
