@@ -23,6 +23,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from ament_index_python.packages import get_package_share_directory
 from tqdm import tqdm
 
 from atk_perception.image_codec import RgbImage
@@ -209,7 +210,16 @@ def small_run(folder: Path, robot: Path, demonstrations: int, domain_id: int) ->
     run = folder / "run"
     if not (run / "policy.safetensors").is_file():
         shutil.rmtree(folder / "demonstrations", ignore_errors=True)
-        args = parse_arguments(["--demonstrations", str(demonstrations), "--robot", str(robot)])
+        settings = Path(get_package_share_directory("atk_sim")) / "config" / "quick_selection.yaml"
+        arguments = [
+            "--demonstrations",
+            str(demonstrations),
+            "--robot",
+            str(robot),
+            "--selection",
+            str(settings),
+        ]
+        args = parse_arguments(arguments)
         record(args, robot, folder / "demonstrations", domain_id)
         select(args, robot, folder / "demonstrations", run)
     return run
