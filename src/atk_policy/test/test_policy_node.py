@@ -342,6 +342,7 @@ def test_plans_that_nobody_checks_or_that_collide_are_held(checked_graph):
     graph.wait("discovery", lambda: checks.get_subscription_count() == 1)
     graph.start()
     until(graph, lambda status: status.hold_cause == "plan_check_stale")
+    graph.wait("a plan to check", lambda: bool(plans))
     assert list(plans[-1].joint_names) == list(ROBOT.joints.names)
     assert not any(plans[-1].points[-1].velocities), "a plan ends at rest"
 
