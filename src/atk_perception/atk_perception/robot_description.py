@@ -108,7 +108,12 @@ class Gripper(_Model):
 
 
 class Camera(_Model):
-    """A camera that keypoints are seen with; the name of a further one is a namespace in the graph."""
+    """A camera that keypoints are seen with; the name of a further one is a namespace in the graph.
+
+    Attributes:
+        noiseless: a simulated camera whose pictures of a scene at rest are the same to the bit; that two are is then
+            no sign that it hangs.
+    """
 
     name: str
     frame_id: str
@@ -118,6 +123,7 @@ class Camera(_Model):
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
     rate_hz: PositiveFloat
+    noiseless: bool = False
 
 
 class Topics(_Model):
