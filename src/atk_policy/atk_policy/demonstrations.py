@@ -27,12 +27,17 @@ from atk_perception.camera_join import joined_observation
 from atk_perception.frames import BagError, Frame, read_frames, read_joined_frames
 from atk_perception.image_codec import RgbImage
 from atk_perception.keypoint_set import KeypointSet
-from atk_perception.keypoint_tracker import KeypointObservation, KeypointTracker
+from atk_perception.keypoint_tracker import (
+    KeypointObservation,
+    KeypointTracker,
+    KeypointTrackerParameters,
+)
 from atk_perception.recording import DISCARDED_SUFFIX, UNFINISHED_SUFFIX
 from atk_perception.registry import make_matcher, make_tracker
 from atk_perception.robot_description import RobotDescription
+from atk_perception.transfer import TransferParameters
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 _FIELDS = ("stamp_ns", "uv_px", "visible", "confidence", "robot", "action")
 
 
@@ -96,6 +101,11 @@ class Demonstration:
             raise DemonstrationError(f"track file {path} cannot be read ({error}); delete it") from error
 
 
+# A demonstration shows the task: somebody saw to that. And of the candidates many lie on a bare table, where nothing can be found,
+# so that a few found ones are enough to begin with; each candidate's own tracks then say whether it can be tracked.
+AS_CANDIDATES = KeypointTrackerParameters(transfer=TransferParameters(min_found_fraction=0.05))
+
+
 @dataclass(frozen=True)
 class Tracking:
     """How demonstrations are tracked: names in atk_perception.registry."""
@@ -103,13 +113,19 @@ class Tracking:
     matcher: str
     tracker: str
 
-    def keypoint_tracker(self, keypoint_set: KeypointSet) -> KeypointTracker:
+    def keypoint_tracker(
+        self, keypoint_set: KeypointSet, parameters: KeypointTrackerParameters | None = None
+    ) -> KeypointTracker:
         """A fresh tracker for one image stream."""
-        return KeypointTracker(keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker))
+        return KeypointTracker(
+            keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker), parameters
+        )
 
-    def keypoint_trackers(self, sets: Iterable[KeypointSet]) -> dict[str, KeypointTracker]:
+    def keypoint_trackers(
+        self, sets: Iterable[KeypointSet], parameters: KeypointTrackerParameters | None = None
+    ) -> dict[str, KeypointTracker]:
         """A fresh tracker per camera."""
-        return {points.camera_name: self.keypoint_tracker(points) for points in sets}
+        return {points.camera_name: self.keypoint_tracker(points, parameters) for points in sets}
 
 
 def find_bags(paths: Sequence[Path | str]) -> list[Path]:
@@ -162,7 +178,7 @@ def track_demonstration(
     Raises:
         BagError, JointStateError, ImageFormatError: see `read_frames`; or a camera was silent in the middle.
     """
-    trackers = tracking.keypoint_trackers(candidates)
+    trackers = tracking.keypoint_trackers(candidates, AS_CANDIDATES)
     sets = [(points.camera_name, points) for points in candidates]
     frames = list(
         read_joined_frames(

@@ -207,7 +207,9 @@ def test_a_picture_that_does_not_change_while_the_arm_moves_is_held(run, runner)
     simulated.start()
     for k in range(10):
         simulated.step(repeated(k, HOME))
-    assert simulated.step(repeated(10, moved)).cause == "", "its pictures are alike because they have no noise"
+    assert simulated.step(repeated(10, moved)).cause == "", (
+        "its pictures are alike because they have no noise"
+    )
 
 
 def test_an_arm_that_does_not_follow_is_held(hasty):

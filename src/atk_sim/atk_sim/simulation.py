@@ -203,9 +203,7 @@ class SensorNoise:
                 np.maximum(-levels, 0).astype(np.uint8),
             )
         start = int(np.random.default_rng(key).integers(size))
-        brighter, darker = (
-            pool[start : start + size].reshape(image_rgb.shape) for pool in self._pools[size]
-        )
+        brighter, darker = (pool[start : start + size].reshape(image_rgb.shape) for pool in self._pools[size])
         return np.asarray(cv2.subtract(cv2.add(image_rgb, brighter), darker), np.uint8)
 
 

@@ -276,6 +276,19 @@ def _branch(
         )
 
 
+def confetti(
+    canvas: Texture, rng: np.random.Generator, radius: float, colours: tuple[tuple[int, int, int], ...]
+) -> None:
+    """Scraps of paper within `radius` of a square canvas's middle: a round print that looks different at every turn."""
+    middle = canvas.shape[0] / 2
+    for _ in range(70):
+        away, angle = radius * np.sqrt(rng.uniform()), rng.uniform(0.0, 2 * np.pi)
+        corners = np.sort(rng.uniform(0.0, 2 * np.pi, rng.integers(3, 7)))
+        scrap = np.stack([np.cos(corners), np.sin(corners)], axis=1) * radius * rng.uniform(0.055, 0.14)
+        scrap += middle + away * np.array([np.cos(angle), np.sin(angle)])
+        cv2.fillPoly(canvas, [scrap.astype(np.int32)], colours[rng.integers(len(colours))], cv2.LINE_AA)
+
+
 @lru_cache
 def demo_table(size: int = 1024) -> Texture:
     """The table on which demonstrations are recorded: dark walnut planks."""

@@ -23,7 +23,7 @@ from atk_sim.scene import (
     yaw_quaternion,
 )
 from atk_sim.shapes import lathe, printed_box, printed_disc
-from atk_sim.textures import Texture, blend, to_texture, value_noise
+from atk_sim.textures import Texture, blend, confetti, to_texture, value_noise
 
 FloatArray = NDArray[np.float64]
 
@@ -239,24 +239,12 @@ def _housing_print() -> Texture:
 
 
 def _disc_print() -> Texture:
-    """A dark disc with a compass-like star, and the hand: a red arrow to the rim on +x."""
+    """A dark disc with a print of confetti, so that every turn of it looks different; the hand: a red arrow to the rim on +x."""
     picture = _canvas(2 * DISC_RADIUS_M, 2 * DISC_RADIUS_M, (44, 46, 70))
     half = picture.shape[0] / 2
     centre = (round(half), round(half))
-    for k in range(24):
-        angle = 2 * np.pi * k / 24
-        length = (0.62, 0.42, 0.52)[k % 3]
-        tip = np.array(centre) + half * length * np.array([np.sin(angle), np.cos(angle)])
-        sides = [
-            np.array(centre) + half * 0.16 * np.array([np.sin(angle + d), np.cos(angle + d)])
-            for d in (-0.13, 0.13)
-        ]
-        colour = ((226, 196, 112), (122, 168, 190), (196, 206, 214))[k % 3]
-        cv2.fillPoly(picture, [np.array([sides[0], tip, sides[1]], np.int32)], colour, cv2.LINE_AA)
-    for k in range(36):
-        angle = 2 * np.pi * k / 36
-        at = np.array(centre) + half * 0.80 * np.array([np.sin(angle), np.cos(angle)])
-        cv2.circle(picture, tuple(int(v) for v in at), 7 if k % 3 else 12, (206, 210, 220), -1, cv2.LINE_AA)
+    colours = ((226, 196, 112), (122, 168, 190), (206, 210, 220), (214, 112, 84), (120, 168, 110))
+    confetti(picture, np.random.default_rng(41), 0.92 * half, colours)
     # The hand points along the picture's rows (+x).
     arrow = np.array(
         [

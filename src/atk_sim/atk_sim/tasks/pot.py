@@ -23,7 +23,7 @@ from atk_sim.scene import (
     stream,
 )
 from atk_sim.shapes import lathe, printed_disc, ring
-from atk_sim.textures import Texture, blend, to_texture, value_noise
+from atk_sim.textures import Texture, blend, confetti, to_texture, value_noise
 
 POT, LID = "pot", "lid"
 RADIUS_M, HEIGHT_M, WALL_M = 0.066, 0.075, 0.003
@@ -218,15 +218,12 @@ def _wood() -> Texture:
 
 
 def _badge() -> Texture:
-    """The printed plate around the tip's foot: maker, size, a scale."""
+    """The printed plate around the tip's foot: confetti, maker, size."""
     picture = np.full((640, 640, 3), (232, 232, 226), np.uint8)
+    confetti(
+        picture, np.random.default_rng(83), 300, ((26, 60, 104), (186, 40, 36), (52, 120, 84), (228, 168, 60))
+    )
     cv2.circle(picture, (320, 320), 312, (26, 60, 104), 16, cv2.LINE_AA)
-    for k in range(48):
-        angle = 2 * np.pi * k / 48
-        direction = np.array([np.cos(angle), np.sin(angle)])
-        start, end = 320 + direction * (240 if k % 4 else 222), 320 + direction * 286
-        colour = (26, 60, 104) if k % 4 else (186, 40, 36)
-        cv2.line(picture, tuple(int(v) for v in start), tuple(int(v) for v in end), colour, 8, cv2.LINE_AA)
     for text, at in (("GLAS", (214, 208)), ("24 cm", (204, 470)), ("3 L", (90, 344)), ("350", (478, 344))):
         cv2.putText(picture, text, at, cv2.FONT_HERSHEY_DUPLEX, 1.7, (20, 34, 60), 4, cv2.LINE_AA)
     rng = np.random.default_rng(79)
