@@ -31,6 +31,7 @@ from atk_perception.keypoint_tracker import KeypointObservation, KeypointTracker
 from atk_perception.recording import DISCARDED_SUFFIX, UNFINISHED_SUFFIX
 from atk_perception.registry import make_matcher, make_tracker
 from atk_perception.robot_description import RobotDescription
+from atk_perception.viewpoint import Viewpoint
 
 CACHE_FORMAT = 1
 _FIELDS = ("stamp_ns", "uv_px", "visible", "confidence", "robot", "action")
@@ -103,9 +104,13 @@ class Tracking:
     matcher: str
     tracker: str
 
-    def keypoint_tracker(self, keypoint_set: KeypointSet) -> KeypointTracker:
-        """A fresh tracker for one image stream."""
-        return KeypointTracker(keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker))
+    def keypoint_tracker(
+        self, keypoint_set: KeypointSet, viewpoint: Viewpoint | None = None
+    ) -> KeypointTracker:
+        """A fresh tracker for one image stream, which may be of a camera that stands elsewhere."""
+        return KeypointTracker(
+            keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker), viewpoint=viewpoint
+        )
 
     def keypoint_trackers(self, sets: Iterable[KeypointSet]) -> dict[str, KeypointTracker]:
         """A fresh tracker per camera."""
@@ -185,7 +190,7 @@ def track_demonstration(
     return Demonstration(
         bag.name,
         np.array([frame.stamp_ns for frame in frames], np.int64),
-        np.stack([s.uv_px for s in seen]),
+        np.stack([s.policy_uv_px for s in seen]),
         np.stack([s.visible for s in seen]),
         np.stack([s.confidence for s in seen]),
         np.stack([frame.robot.vector() for frame in frames]),

@@ -30,7 +30,7 @@ from atk_perception.frames import (
     stamp_ns_of,
 )
 from atk_perception.image_codec import RgbImage
-from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
+from atk_perception.keypoint_tracker import KeypointObservation, TrackerState, training_uv_px
 from atk_perception.overlay import Overlay
 from atk_perception.robot_description import RobotDescription
 from atk_perception.video import VideoWriter
@@ -175,7 +175,7 @@ def _follow_recorded(
         seen = frame.payload
         yield (
             frame.stamp_ns,
-            seen.uv_px,
+            seen.policy_uv_px,
             seen.visible,
             seen.tracker_state is TrackerState.TRACKING,
             frame.action,
@@ -254,7 +254,8 @@ def agreement(
     shared = sorted(set(recorded) & set(seen))
     if shared:
         tracks_px = max(
-            float(np.nanmax(np.abs(recorded[s].uv_px - seen[s].uv_px), initial=0.0)) for s in shared
+            float(np.nanmax(np.abs(recorded[s].policy_uv_px - seen[s].policy_uv_px), initial=0.0))
+            for s in shared
         )
         if set(answers) <= set(recorded):
             again = _commands_again(bag, run, robot, answers, lambda stamp_ns: recorded[stamp_ns])
@@ -323,6 +324,7 @@ def _observation(message: Any) -> KeypointObservation:
         np.asarray(message.visible, np.bool_),
         np.asarray(message.confidence, np.float32),
         TrackerState(message.tracker_state),
+        training_uv_px=training_uv_px(message),
     )
 
 

@@ -25,6 +25,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from atk_perception.bag_calibration import bag_calibration
 from atk_perception.candidates import sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
@@ -299,13 +300,20 @@ def propose_candidates(
         )
     # More first images than this tell nothing new about what differs between them.
     others = [b for b in bags if b != bags[config.template_demonstration]][:11]
-    template_rgb = first_image(bags[config.template_demonstration], robot)
+    template_bag = bags[config.template_demonstration]
+    template_rgb = first_image(template_bag, robot)
     firsts = [template_rgb]
     for number, bag in enumerate(others):
         firsts.append(first_image(bag, robot))
         report((number + 1) / max(1, len(others)), bag.name)
     uv_px = focused_candidates(firsts, config.candidates, np.random.default_rng(config.seed))
-    return KeypointSet.create(config.name, uv_px, template_rgb, camera_name=robot.camera.name)
+    return KeypointSet.create(
+        config.name,
+        uv_px,
+        template_rgb,
+        camera_name=robot.camera.name,
+        calibration=bag_calibration(template_bag, robot, robot.camera),
+    )
 
 
 def focused_candidates(

@@ -22,6 +22,7 @@ class Lesson:
         bags: recorded demonstrations, in the order of their seeds.
         seeds: of the demonstrations: the simulator can show each of them again.
         servo_noise: that they were recorded with.
+        viewpoint: whether methods with keypoints reproject them into the training camera, see `KeypointAgent`.
     """
 
     task: str
@@ -29,6 +30,7 @@ class Lesson:
     bags: list[Path]
     seeds: list[int]
     servo_noise: float
+    viewpoint: str = "none"
 
 
 class Method(Protocol):
