@@ -270,12 +270,17 @@ def cameras(robot_file: RobotFile) -> OpaqueFunction:
 def place_topics(
     context: LaunchContext, robot_file: RobotFile, entry: str
 ) -> list[tuple[str, InNamespace]]:
-    """Remappings for what tells where a camera and what it sees are: its pose, and its depth where it has a topic."""
-    beside, _, _ = RobotEntry(robot_file, f"{entry}.camera_info_topic").perform(context).rpartition("/")
-    topics = {"camera/pose": f"{beside}/pose" if beside else "pose"}
-    if depth := RobotEntry(robot_file, f"{entry}.depth_topic", default="").perform(context):
-        topics["camera/depth/image_raw"] = depth
-    return [(ours, InNamespace(topic)) for ours, topic in topics.items()]
+    """Remappings for what tells where a camera and what it sees are, as `robot_description.Camera` names its topics."""
+
+    def beside(topic: str, name: str) -> str:
+        folder, slash, _ = RobotEntry(robot_file, f"{entry}.{topic}").perform(context).rpartition("/")
+        return f"{folder}{slash}{name}"
+
+    depth = RobotEntry(robot_file, f"{entry}.depth_topic", default="").perform(context)
+    return [
+        ("camera/pose", InNamespace(beside("camera_info_topic", "pose"))),
+        ("camera/depth/image_raw", InNamespace(depth or beside("image_topic", "depth/image_raw"))),
+    ]
 
 
 def tracker_arguments(

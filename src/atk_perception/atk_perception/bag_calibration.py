@@ -1,17 +1,24 @@
-"""Where a camera stood when a bag was recorded: told by the bag itself wherever it can."""
+"""What a bag says of the places behind its pixels: where a camera stood, told by the bag itself wherever it can, and depth."""
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from atk_perception.camera_calibration import CameraCalibration, CameraCalibrationError
-from atk_perception.frames import BagError, bag_messages, bag_robot, bag_topics
+from atk_perception.camera_placing import ViewpointError, make_viewpoint, require_same_base
+from atk_perception.frames import BagError, bag_messages, bag_robot, bag_topics, stamp_ns_of
+from atk_perception.image_codec import DepthImage, depth_from_message
+from atk_perception.keypoint_set import KeypointSet
 from atk_perception.points_in_camera import CalibrationError
 from atk_perception.rigid_transforms import FloatArray, FrameError, TransformTree, pose_of_message
 from atk_perception.robot_description import Camera, RobotDescription
+from atk_perception.viewpoint import Viewpoint
 
 TF_TOPIC = "tf_static"
+# A depth image this much older or newer than an image is of another moment: one of three at 30 Hz.
+DEPTH_AGE_NS = 50_000_000
 
 
 def bag_calibration(path: Path | str, robot: RobotDescription, camera: Camera) -> CameraCalibration | None:
@@ -66,3 +73,62 @@ def _told_by_topics(path: Path, robot: RobotDescription, camera: Camera) -> Came
             except CameraCalibrationError as error:
                 raise BagError(f"bag {path}: {error}") from error
     return None
+
+
+class BagDepth:
+    """The depth images of a camera in a bag, in step with its images."""
+
+    def __init__(self, path: Path | str, camera: Camera) -> None:
+        self._messages = bag_messages(path, [camera.registered_depth_topic])
+        self._waiting: deque[Any] = deque()
+
+    def at(self, stamp_ns: int) -> DepthImage | None:
+        """The one nearest to a stamp, if it is of about it. Ask by growing stamps.
+
+        Raises:
+            BagError: the bag is damaged. ImageFormatError: it holds no depth.
+        """
+        while not self._waiting or stamp_ns_of(self._waiting[-1]) < stamp_ns:
+            message = next(self._messages, None)
+            if message is None:
+                break
+            self._waiting.append(message[2])
+        while len(self._waiting) > 1 and self._off(1, stamp_ns) <= self._off(0, stamp_ns):
+            self._waiting.popleft()
+        if not self._waiting or self._off(0, stamp_ns) > DEPTH_AGE_NS:
+            return None
+        return depth_from_message(self._waiting[0])
+
+    def _off(self, number: int, stamp_ns: int) -> int:
+        return abs(stamp_ns_of(self._waiting[number]) - stamp_ns)
+
+
+def bag_viewpoint(
+    name: str, path: Path | str, keypoint_set: KeypointSet, robot: RobotDescription, camera: Camera
+) -> tuple[Viewpoint | None, BagDepth | None]:
+    """The viewpoint of this name for a bag of `camera`, placed where the camera stood, and the depth that it needs.
+
+    Raises:
+        ViewpointError, KeypointSetError: see `make_viewpoint`; or the bag does not say where its camera stood, or has no
+            depth.
+        BagError: see `bag_calibration`.
+    """
+    viewpoint = make_viewpoint(name, keypoint_set, robot)
+    if viewpoint is None:
+        return None, None
+    calibration = bag_calibration(path, robot, camera)
+    if calibration is None:
+        raise ViewpointError(
+            f"bag {path} does not say where camera '{camera.name}' stood: it has no {camera.pose_topic} with "
+            f"{camera.camera_info_topic}, and neither its robot description nor the given one has camera.calibration"
+        )
+    require_same_base(keypoint_set.calibration, calibration.base_frame, f"the camera's pose in bag {path}")
+    viewpoint.place(calibration.camera)
+    if not viewpoint.needs_depth:
+        return viewpoint, None
+    if not bag_topics(path).get(camera.registered_depth_topic.lstrip("/")):
+        raise ViewpointError(
+            f"bag {path} has no depth images on {camera.registered_depth_topic}; record them (the recorder's extra_topics), "
+            "name their topic as camera.depth_topic, or use viewpoint 'plane'"
+        )
+    return viewpoint, BagDepth(path, camera)

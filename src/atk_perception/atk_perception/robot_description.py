@@ -139,8 +139,12 @@ class Camera(_Model):
     @property
     def pose_topic(self) -> str:
         """Where the pose of its optical frame is told (geometry_msgs/PoseStamped): beside camera_info."""
-        folder, slash, _ = self.camera_info_topic.rpartition("/")
-        return f"{folder}{slash}pose"
+        return _beside(self.camera_info_topic, "pose")
+
+    @property
+    def registered_depth_topic(self) -> str:
+        """`depth_topic`, or else where it would be: beside the images."""
+        return self.depth_topic or _beside(self.image_topic, "depth/image_raw")
 
     @property
     def is_rectified(self) -> bool:
@@ -485,6 +489,11 @@ class RobotDescription(_Model):
             if camera.name not in names
         ]
         return found
+
+
+def _beside(topic: str, name: str) -> str:
+    folder, slash, _ = topic.rpartition("/")
+    return f"{folder}{slash}{name}"
 
 
 def _resolve_calibrations(content: dict[str, Any], text: str, source: str, folder: Path | None) -> None:

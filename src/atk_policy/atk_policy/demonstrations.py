@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
@@ -112,9 +112,15 @@ class Tracking:
             keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker), viewpoint=viewpoint
         )
 
-    def keypoint_trackers(self, sets: Iterable[KeypointSet]) -> dict[str, KeypointTracker]:
-        """A fresh tracker per camera."""
-        return {points.camera_name: self.keypoint_tracker(points) for points in sets}
+    def keypoint_trackers(
+        self, sets: Iterable[KeypointSet], viewpoints: Mapping[str, Viewpoint | None] | None = None
+    ) -> dict[str, KeypointTracker]:
+        """A fresh tracker per camera; `viewpoints` are by camera."""
+        views = viewpoints or {}
+        return {
+            points.camera_name: self.keypoint_tracker(points, views.get(points.camera_name))
+            for points in sets
+        }
 
 
 def find_bags(paths: Sequence[Path | str]) -> list[Path]:

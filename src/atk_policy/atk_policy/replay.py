@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from atk_perception.bag_calibration import bag_viewpoint
 from atk_perception.camera_join import CameraJoin, Joined, joined_observation
 from atk_perception.frames import (
     BagError,
@@ -97,20 +98,35 @@ class Replay:
         return errors
 
 
-def replay(bag: Path, run: RunFolder, robot: RobotDescription, *, video: Path | None = None) -> Replay:
+def replay(
+    bag: Path,
+    run: RunFolder,
+    robot: RobotDescription,
+    *,
+    video: Path | None = None,
+    viewpoint: str = "none",
+) -> Replay:
     """Stream one bag through tracker and runner.
 
     Args:
         video: also write the images of the first camera with the tracks drawn on them, as MP4.
+        viewpoint: how keypoints are reprojected into the training camera, a name in viewpoint.VIEWPOINTS.
 
     Raises:
         BagError, JointStateError, ImageFormatError: see `read_frames`.
+        ViewpointError, KeypointSetError: something that the viewpoint needs is missing, see `bag_viewpoint`.
         RunFolderError: the run folder does not fit the robot.
         VideoError: the video cannot be written.
     """
     torch.set_num_threads(1)  # as on the robot: the order of a sum decides the last digits
     robot = run.require_robot(robot)
-    trackers = Tracking(run.file.matcher, run.file.tracker).keypoint_trackers(run.keypoint_sets.values())
+    places = {
+        camera.name: bag_viewpoint(viewpoint, bag, run.keypoint_sets[camera.name], robot, camera)
+        for camera in robot.cameras
+    }
+    trackers = Tracking(run.file.matcher, run.file.tracker).keypoint_trackers(
+        run.keypoint_sets.values(), {camera: place[0] for camera, place in places.items()}
+    )
     runner = PolicyRunner(run, robot)
     overlay = Overlay()
     tracker_ms: dict[int, float] = {}
@@ -121,7 +137,9 @@ def replay(bag: Path, run: RunFolder, robot: RobotDescription, *, video: Path | 
 
         def observe(camera: str, stamp_ns: int, image_rgb: RgbImage) -> KeypointObservation:
             started = time.perf_counter()
-            observation = trackers[camera].update(stamp_ns, image_rgb)
+            depths = places[camera][1]
+            depth_m = None if depths is None else depths.at(stamp_ns)
+            observation = trackers[camera].update(stamp_ns, image_rgb, depth_m)
             if camera != robot.camera.name:
                 return observation
             # Of two images with one stamp (a simulator that was reset) the first is the frame's, as in FrameAligner.

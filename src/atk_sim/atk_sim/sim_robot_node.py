@@ -146,12 +146,11 @@ class SimRobotNode(ManagedNode):
         )
 
     def _view(self, camera: Camera) -> _View:
-        depth_topic = camera.depth_topic or f"{camera.image_topic.rsplit('/', 1)[0]}/depth/image_raw"
         return _View(
             camera,
             image=self.create_publisher(Image, camera.image_topic, RELIABLE),
             png=self.create_publisher(CompressedImage, f"{camera.image_topic}/compressed", RELIABLE),
-            depth=self.create_publisher(Image, depth_topic, RELIABLE),
+            depth=self.create_publisher(Image, camera.registered_depth_topic, RELIABLE),
             info=self.create_publisher(CameraInfo, camera.camera_info_topic, RELIABLE),
             pose=self.create_publisher(PoseStamped, camera.pose_topic, STATUS_QOS),
         )
