@@ -50,6 +50,8 @@ QUEUE_DEPTH = 10
 RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 # A depth image this much older or newer shows the same scene, for somebody who looks at markers.
 DEPTH_AGE_NS = 100_000_000
+# A simulator in lock-step stands still until an image is answered: its depth image comes, however slow the machine is.
+SIMULATED_DEPTH_WAIT_S = 3.0
 # Depth images that are kept: their images may wait in the queue.
 DEPTH_DEPTH = 2 * QUEUE_DEPTH
 LATCHED = QoSProfile(
@@ -171,6 +173,8 @@ class TrackerNode(ManagedNode):
         compressed = self._image_topic.endswith("/compressed")
         self._arrivals = self.watch_topic(self._image_topic, self.parameter("image_rate_hz"))
         self._answers = self.watch_topic("keypoints", self.parameter("image_rate_hz"))
+        # Before images: who waits for these to be heard then knows of depth too.
+        self._listen_to_depth(self._wants_depth())
         self._inputs = InputThread(self, "images")
         self._subscribe_to_pose()  # before images, so that it is taken before an image that comes together with it
         self._inputs.subscribe(
@@ -184,7 +188,6 @@ class TrackerNode(ManagedNode):
             CameraInfo, "camera/camera_info", self._on_camera_info, qos_profile_sensor_data
         )
         self._inputs.start()
-        self._listen_to_depth(self._wants_depth())
         self._report_timer = self.create_timer(0.5, self._report)
 
     def deactivate(self) -> None:
@@ -298,7 +301,7 @@ class TrackerNode(ManagedNode):
                     else:
                         viewpoint.lose(str(placed))
                     if viewpoint.needs_depth:
-                        depth_m = self._depth_near(stamp_ns, self.parameter("depth_wait_s"))
+                        depth_m = self._depth_near(stamp_ns, self._depth_wait_s())
                 with self._lock:
                     seen = self._keypoints.update(stamp_ns, image, depth_m)
             self._publish(message.header, image, seen)
@@ -368,6 +371,10 @@ class TrackerNode(ManagedNode):
             z_m = np.where(np.isfinite(measured_m), measured_m, z_m)
         points_m = points_in_camera(uv_px, K, z_m)
         self._marker_publisher.publish(keypoint_markers(header, seen, points_m, plane_m))
+
+    def _depth_wait_s(self) -> float:
+        wait_s = float(self.parameter("depth_wait_s"))
+        return max(wait_s, SIMULATED_DEPTH_WAIT_S) if self.parameter("use_sim_time") else wait_s
 
     def _depth_near(self, stamp_ns: int, wait_s: float = 0.0) -> DepthImage | None:
         """The depth image nearest to this time, if it is of about it; one of this stamp or later may be waited for."""

@@ -21,6 +21,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped, TransformStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -384,9 +385,10 @@ class SimRobotNode(ManagedNode):
         while time.monotonic() < deadline and not self._stop.is_set():
             # Who is known in the graph must hear too: the policy answers when every tracker has seen the image.
             heard = all(
-                view.image.get_subscription_count()
-                >= max(number == 0, self.count_subscribers(view.image.topic_name))
+                publisher.get_subscription_count()
+                >= max(needed, self.count_subscribers(publisher.topic_name))
                 for number, view in enumerate(self._views)
+                for publisher, needed in ((view.image, number == 0), (view.depth, False))
             )
             if self._policies() and heard:
                 return
@@ -502,6 +504,10 @@ class SimRobotNode(ManagedNode):
             view.pose.publish(message)
         if self._tf_publisher is not None:
             self._tf_publisher.publish(self._tf_class(transforms=told))
+        # Who tracks the first image must know by then.
+        for publisher in (self._tf_publisher, *(view.pose for view in self._views)):
+            if publisher is not None and publisher.get_subscription_count():
+                publisher.wait_for_all_acked(Duration(seconds=1.0))
 
     def _publish_images(self, stamp_ns: int) -> None:
         assert self._simulation is not None
