@@ -157,17 +157,20 @@ class CalibrateNode(ManagedNode):
     def _poses(self, images: queue.Queue[Any], infos: list[Any]) -> tuple[list[BoardPose], Any]:
         poses: list[BoardPose] = []
         refused: Counter[str] = Counter()
-        last, seen = BoardError("no_board", ""), 0
+        last = BoardError("no_board", "")
         deadline = time.monotonic() + self.parameter("timeout_s")
         while len(poses) < self.parameter("frames"):
+            if not poses and refused.total() >= self.parameter("frames"):
+                raise last
             if time.monotonic() > deadline or self._ending.is_set():
                 if poses:
+                    others = f"; the others: {dict(refused)}, at last: {last}" if refused else ""
                     raise BoardError(
                         last.cause,
-                        f"{len(poses)} of {self.parameter('frames')} pictures within {self.parameter('timeout_s'):g} s; the "
-                        f"others: {dict(refused)}, at last: {last}",
+                        f"the board was seen in {len(poses)} pictures within {self.parameter('timeout_s'):g} s, "
+                        f"{self.parameter('frames')} are needed{others}",
                     )
-                if seen:
+                if refused:
                     raise last
                 missing = self._camera.image_topic if infos else self._camera.camera_info_topic
                 raise BoardError("no_board", f"nothing is heard on {missing}; is the camera running?")
@@ -180,7 +183,6 @@ class CalibrateNode(ManagedNode):
                 continue
             except ImageFormatError as error:
                 raise BoardError("no_board", str(error)) from error
-            seen += 1
             camera = CameraCalibration.of(
                 infos[0],
                 pose_from_rpy([0.0] * 3, [0.0] * 3),

@@ -23,7 +23,7 @@ from visualization_msgs.msg import MarkerArray
 from atk_interfaces.msg import KeypointArray
 from atk_perception import foxglove_annotations
 from atk_perception.camera_calibration import CameraCalibrationError
-from atk_perception.camera_placing import POSE_SOURCES, CameraPlacing, make_viewpoint
+from atk_perception.camera_placing import POSE_SOURCES, CameraPlacing, ViewpointError, make_viewpoint
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import (
     DepthImage,
@@ -138,6 +138,11 @@ class TrackerNode(ManagedNode):
         self._placing: CameraPlacing | None = None
         viewpoint = None
         if self.parameter("viewpoint") != "none":
+            if not self.parameter("robot"):
+                raise ViewpointError(
+                    f"viewpoint '{self.parameter('viewpoint')}' needs the parameter 'robot', a robot description (YAML): it says "
+                    "where the camera stands or what plane the points lie in"
+                )
             robot = RobotDescription.load(self.parameter("robot"))
             viewpoint = make_viewpoint(self.parameter("viewpoint"), keypoint_set, robot)
             self._placing = CameraPlacing(keypoint_set, robot, self.parameter("pose_from"))
@@ -161,6 +166,7 @@ class TrackerNode(ManagedNode):
         self._images: queue.Queue[Any] = queue.Queue()
         self._dropped = self._processed = 0
         self._said_state = TrackerState.UNINITIALISED
+        self._is_useful = True  # the policy can see something of what is tracked
         self._latency_ms = self._busy_ms = 0.0
         self._worker = threading.Thread(target=self._work, name="tracker")
         self._worker.start()
@@ -310,6 +316,7 @@ class TrackerNode(ManagedNode):
             self._busy_ms = 1e3 * (time.perf_counter() - started)
             self._latency_ms = (now_ns - stamp_ns) / 1e6
             self._processed += 1
+            self._is_useful = seen.training_uv_px is None or bool(seen.visible.any())
             self._say_change(seen)
 
     def _say_change(self, seen: KeypointObservation) -> None:
@@ -401,7 +408,7 @@ class TrackerNode(ManagedNode):
             return
         self._listen_to_depth(self._wants_depth())
         state = self._keypoints.state
-        level = OK if state is TrackerState.TRACKING else WARN
+        level = OK if state is TrackerState.TRACKING and self._is_useful else WARN
         self.set_diagnostic(
             level,
             f"{state.name}: {self._keypoints.reason}",

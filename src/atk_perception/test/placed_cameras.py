@@ -13,7 +13,7 @@ from atk_perception.viewpoint import PlacedCamera
 
 WIDTH, HEIGHT, FOCAL_PX = 640, 480, 700.0
 DISTORTIONS = {
-    "plumb_bob": (-0.28, 0.07, 0.0002, 0.0001, 0.01),
+    "plumb_bob": (-0.35, 0.05, 0.0002, 0.0001, 0.0),
     "rational_polynomial": (0.9, 0.3, 0.0001, -0.0002, 0.01, 1.2, 0.45, 0.05),
     "equidistant": (0.02, -0.01, 0.004, -0.001),
 }

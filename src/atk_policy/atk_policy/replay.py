@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from atk_perception.bag_calibration import bag_viewpoint
 from atk_perception.camera_join import CameraJoin, Joined, joined_observation
 from atk_perception.frames import (
     BagError,
@@ -120,12 +119,8 @@ def replay(
     """
     torch.set_num_threads(1)  # as on the robot: the order of a sum decides the last digits
     robot = run.require_robot(robot)
-    places = {
-        camera.name: bag_viewpoint(viewpoint, bag, run.keypoint_sets[camera.name], robot, camera)
-        for camera in robot.cameras
-    }
-    trackers = Tracking(run.file.matcher, run.file.tracker).keypoint_trackers(
-        run.keypoint_sets.values(), {camera: place[0] for camera, place in places.items()}
+    track = Tracking(run.file.matcher, run.file.tracker, viewpoint).observer(
+        bag, run.keypoint_sets.values(), robot
     )
     runner = PolicyRunner(run, robot)
     overlay = Overlay()
@@ -137,9 +132,7 @@ def replay(
 
         def observe(camera: str, stamp_ns: int, image_rgb: RgbImage) -> KeypointObservation:
             started = time.perf_counter()
-            depths = places[camera][1]
-            depth_m = None if depths is None else depths.at(stamp_ns)
-            observation = trackers[camera].update(stamp_ns, image_rgb, depth_m)
+            observation = track(camera, stamp_ns, image_rgb)
             if camera != robot.camera.name:
                 return observation
             # Of two images with one stamp (a simulator that was reset) the first is the frame's, as in FrameAligner.

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -93,6 +93,7 @@ class SelectionConfig(_Config):
     candidates: CandidateConfig = CandidateConfig()
     matcher: str = DEFAULT_MATCHER
     tracker: str = DEFAULT_TRACKER
+    viewpoint: Literal["none", "plane", "depth"] = "none"  # where cameras were moved between demonstrations
     template_demonstration: Annotated[int, Field(ge=0)] = 0
     held_out: Share = 0.1
     choice: ChoiceConfig = ChoiceConfig()
@@ -231,7 +232,7 @@ def select_keypoints(
     candidates = side_by_side(proposed)
 
     clock.start("track")
-    tracking = Tracking(config.matcher, config.tracker)
+    tracking = Tracking(config.matcher, config.tracker, config.viewpoint)
     work = output / WORK_FOLDER
     tracked = track_demonstrations(
         bags, proposed, robot, tracking, tracks or work / "tracks", workers=workers, report=clock.report
@@ -530,7 +531,9 @@ def _training_key(
     demonstrations: Sequence[Demonstration], candidates: KeypointSet, config: SelectionConfig
 ) -> str:
     """Changes with anything that training depends on, so that a checkpoint is never continued wrongly."""
-    settings = config.model_dump(mode="json", exclude={"log", "ensemble_decay", "execution_horizon"})
+    # Of the viewpoint, tracks tell.
+    ignored = {"log", "ensemble_decay", "execution_horizon", "viewpoint"}
+    settings = config.model_dump(mode="json", exclude=ignored)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(candidates.uv_px.tobytes())
     for d in demonstrations:
