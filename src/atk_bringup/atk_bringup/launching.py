@@ -267,9 +267,7 @@ def cameras(robot_file: RobotFile) -> OpaqueFunction:
     return per_camera(robot_file, camera)
 
 
-def place_topics(
-    context: LaunchContext, robot_file: RobotFile, entry: str
-) -> list[tuple[str, InNamespace]]:
+def place_topics(context: LaunchContext, robot_file: RobotFile, entry: str) -> list[tuple[str, InNamespace]]:
     """Remappings for what tells where a camera and what it sees are, as `robot_description.Camera` names its topics."""
 
     def beside(topic: str, name: str) -> str:

@@ -126,7 +126,10 @@ class CalibrateNode(ManagedNode):
             f"{path}: {found.frames} pictures, reprojection error {found.error_px:.2f} px, poses within "
             f"{1e3 * found.spread_m:.1f} mm and {57.3 * found.spread_rad:.2f} degrees"
         )
-        if self._camera.calibration is not None and self._camera.calibration.base_frame == calibration.base_frame:
+        if (
+            self._camera.calibration is not None
+            and self._camera.calibration.base_frame == calibration.base_frame
+        ):
             metres, radians = difference(self._camera.calibration.T_base_camera, found.T_base_camera)
             message += f"; {100 * metres:.1f} cm and {57.3 * radians:.1f} degrees from the one before"
         self.get_logger().info(message)

@@ -144,7 +144,9 @@ class CameraCalibration(BaseModel):
                 "'ros2 run atk_perception calibrate_camera'"
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise CameraCalibrationError(f"camera calibration {path} is not readable YAML: {error}") from error
+            raise CameraCalibrationError(
+                f"camera calibration {path} is not readable YAML: {error}"
+            ) from error
         if not isinstance(content, dict) or "format_version" not in content:
             raise CameraCalibrationError(
                 f"{path} is no camera calibration: it has no entry 'format_version'; write one with "
@@ -169,7 +171,9 @@ class CameraCalibration(BaseModel):
 
     def dump(self) -> str:
         """As YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110
+        )
 
     def save(self, path: Path | str) -> None:
         """Write whole or not at all: a kill leaves no half file of that name."""

@@ -28,9 +28,7 @@ class ViewpointError(ValueError):
     """Keypoints cannot be reprojected; the message says what is missing, and where it belongs."""
 
 
-def make_viewpoint(
-    name: str, keypoint_set: KeypointSet, robot: RobotDescription
-) -> Viewpoint | None:
+def make_viewpoint(name: str, keypoint_set: KeypointSet, robot: RobotDescription) -> Viewpoint | None:
     """The viewpoint of this name for a keypoint set; None for 'none'. The live camera is still to be placed.
 
     Raises:

@@ -95,7 +95,7 @@ class Charuco:
 
     def corners(self, image_rgb: RgbImage) -> tuple[FloatArray, FloatArray]:
         """See `Board`."""
-        corners, ids, marker_corners, marker_ids = self._detector.detectBoard(_grey(image_rgb))
+        corners, ids, _, marker_ids = self._detector.detectBoard(_grey(image_rgb))
         count = 0 if ids is None else len(ids)
         if count < CHARUCO_CORNERS_MIN:
             markers = 0 if marker_ids is None else len(marker_ids)
@@ -213,7 +213,7 @@ def board_pose(board: Board, image_rgb: RgbImage, camera: PlacedCamera) -> Board
             "the board is seen where the camera's distortion model does not hold; calibrate its intrinsics",
         )
     middle = points_m.mean(axis=0)
-    count, turns, places, errors = cv2.solvePnPGeneric(
+    count, turns, places, _ = cv2.solvePnPGeneric(
         points_m - middle, rays[:, None, :2], np.eye(3), np.zeros(5), flags=cv2.SOLVEPNP_IPPE
     )
     if not count:

@@ -214,7 +214,9 @@ class RecordNode(ManagedNode):
         topics = self._await_topics()
         output = Path(self.parameter("output")).expanduser()
         path = output / (name or _next_name(output))
-        latched = [topic for topic in topics if self._qos(topic).durability == DurabilityPolicy.TRANSIENT_LOCAL]
+        latched = [
+            topic for topic in topics if self._qos(topic).durability == DurabilityPolicy.TRANSIENT_LOCAL
+        ]
         definitions = {t: _definition(t) for t in topics.values() if t.startswith("atk_interfaces/")}
         with self._lock:
             self._writer = DemonstrationWriter(path, topics, self._robot, definitions, latched)

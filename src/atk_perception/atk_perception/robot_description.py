@@ -504,7 +504,9 @@ def _resolve_calibrations(content: dict[str, Any], text: str, source: str, folde
     """
     entries: list[tuple[tuple[int | str, ...], Any]] = [(("camera",), content.get("camera"))]
     more = content.get("more_cameras")
-    entries += [(("more_cameras", k), camera) for k, camera in enumerate(more if isinstance(more, list) else ())]
+    entries += [
+        (("more_cameras", k), camera) for k, camera in enumerate(more if isinstance(more, list) else ())
+    ]
     for location, camera in entries:
         named = camera.get("calibration") if isinstance(camera, dict) else None
         if not isinstance(named, str):
@@ -517,7 +519,9 @@ def _resolve_calibrations(content: dict[str, Any], text: str, source: str, folde
                 f"RobotDescription.load{line}"
             )
         try:
-            camera["calibration"] = CameraCalibration.load(folder / Path(named).expanduser()).model_dump(mode="json")
+            camera["calibration"] = CameraCalibration.load(folder / Path(named).expanduser()).model_dump(
+                mode="json"
+            )
         except CameraCalibrationError as error:
             raise RobotDescriptionError(
                 f"robot description {source} cannot be used:\n{where}: {error}{line}"

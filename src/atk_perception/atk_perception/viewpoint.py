@@ -223,9 +223,7 @@ class Viewpoint:
         self._z_m = np.full(len(self._template_uv_px), np.nan)
         self._uv_px = self._template_uv_px.astype(np.float32)
 
-    def see(
-        self, uv_px: NDArray[np.float32], visible: BoolArray, depth_m: DepthImage | None = None
-    ) -> View:
+    def see(self, uv_px: NDArray[np.float32], visible: BoolArray, depth_m: DepthImage | None = None) -> View:
         """Keypoints (N, 2) of the live image, in pixels of the template's size, as the training camera would see them."""
         if self._live is None:
             return View(self._uv_px, np.zeros_like(visible), self._fault)
@@ -239,7 +237,9 @@ class Viewpoint:
         if self._plane is None:
             self._z_m = np.where(usable, z_m, self._z_m)
             known = self._z_m[np.isfinite(self._z_m)]
-            elsewhere = np.where(np.isfinite(self._z_m), self._z_m, np.median(known) if known.size else np.nan)
+            elsewhere = np.where(
+                np.isfinite(self._z_m), self._z_m, np.median(known) if known.size else np.nan
+            )
             z_m = np.where(usable, z_m, elsewhere)
         found_px = self._training.project(self._live.lift(pixels, z_m))
         placed = np.isfinite(found_px).all(axis=1)

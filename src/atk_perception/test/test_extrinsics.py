@@ -130,7 +130,9 @@ def test_a_board_of_another_layout_is_refused():
 
 def test_a_board_that_is_half_outside_has_too_few_corners():
     aside = camera_at((0.85, 0.12, 0.55))
-    aside = type(aside)(WIDTH, HEIGHT, aside.K, looking_at((0.85, 0.12, 0.55), (0.42, 0.38, 0.0)), aside.distortion)
+    aside = type(aside)(
+        WIDTH, HEIGHT, aside.K, looking_at((0.85, 0.12, 0.55), (0.42, 0.38, 0.0)), aside.distortion
+    )
     picture = picture_of(CHARUCO, aside, T_BASE_BOARD)
     assert refusal(CHARUCO, picture, aside).cause == "too_few_corners"
 
@@ -151,7 +153,8 @@ def test_the_mean_of_noisy_pictures_is_nearer_than_one():
     rng = np.random.default_rng(0)
     T = inverse(camera.T_base_camera) @ T_BASE_BOARD
     poses = [
-        BoardPose(T @ pose_from_rpy(rng.normal(0, 3e-4, 3), rng.normal(0, 6e-4, 3)), 0.1, 24) for _ in range(40)
+        BoardPose(T @ pose_from_rpy(rng.normal(0, 3e-4, 3), rng.normal(0, 6e-4, 3)), 0.1, 24)
+        for _ in range(40)
     ]
     found = extrinsics(poses, T_BASE_BOARD)
     metres, radians = difference(found.T_base_camera, camera.T_base_camera)

@@ -14,10 +14,10 @@ from atk_perception.viewpoint import Plane, Viewpoint, depth_of, reproject
 
 TABLE = Plane.at_height(0.02)
 # Where the table is in the picture of every camera of these tests: distortion models hold there.
-ON_TABLE = st.lists(
-    st.tuples(st.floats(0.40, 0.60), st.floats(-0.1, 0.1)), min_size=1, max_size=6
+ON_TABLE = st.lists(st.tuples(st.floats(0.40, 0.60), st.floats(-0.1, 0.1)), min_size=1, max_size=6)
+PIXELS = st.lists(
+    st.tuples(st.floats(120, WIDTH - 120), st.floats(100, HEIGHT - 100)), min_size=1, max_size=6
 )
-PIXELS = st.lists(st.tuples(st.floats(120, WIDTH - 120), st.floats(100, HEIGHT - 100)), min_size=1, max_size=6)
 EXACT_PX = 0.05
 
 
@@ -141,7 +141,7 @@ def test_a_camera_that_was_not_moved_changes_no_bit_and_needs_no_depth():
 def test_an_occluded_point_is_lifted_at_its_own_depth_not_at_that_of_what_hides_it():
     points_m = np.array([[0.5, 0.0, 0.10], [0.52, 0.03, 0.10], [0.47, -0.02, 0.10]])
     uv_px = LIVE.project(points_m).astype(np.float32)
-    z_m = ((points_m - LIVE.T_base_camera[:3, 3]) @ LIVE.T_base_camera[:3, 2])
+    z_m = (points_m - LIVE.T_base_camera[:3, 3]) @ LIVE.T_base_camera[:3, 2]
     depth_m = np.full((HEIGHT, WIDTH), np.nan, np.float32)
     for (u, v), z in zip(uv_px.round().astype(int), z_m, strict=True):
         depth_m[v - 2 : v + 3, u - 2 : u + 3] = z

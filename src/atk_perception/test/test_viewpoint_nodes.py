@@ -110,9 +110,7 @@ def test_the_policy_gets_what_the_training_camera_would_see(make_scene, peer, tm
         camera_name="camera",
         calibration=calibration_of(TRAINING, "world"),
     ).save(tmp_path / "run")
-    robot = robot_file(
-        tmp_path, calibration_of(LIVE, "world") if pose_from == "calibration" else None
-    )
+    robot = robot_file(tmp_path, calibration_of(LIVE, "world") if pose_from == "calibration" else None)
     parameters = {
         "run_folder": tmp_path / "run",
         "robot": robot,
@@ -140,7 +138,9 @@ def test_the_policy_gets_what_the_training_camera_would_see(make_scene, peer, tm
             depth = fill_depth_message(Image(header=message.header), depth_m)
             depths.publish(depth)
         images.publish(message)
-        assert peer.until(lambda: any(a.header.stamp.sec == sec for a in answers)), f"no answer to image {sec}"
+        assert peer.until(lambda: any(a.header.stamp.sec == sec for a in answers)), (
+            f"no answer to image {sec}"
+        )
         return next(a for a in answers if a.header.stamp.sec == sec)
 
     try:
@@ -263,8 +263,17 @@ def test_the_service_refuses_a_board_that_moves_and_then_measures_one_that_stand
 ):
     output = tmp_path / "calibration.yaml"
     still = board_camera.pictures
-    board_camera.pictures = [still[0], cv2.warpAffine(still[0], np.float32([[1, 0, 25], [0, 1, 5]]), (640, 480))]
-    parameters = {"robot": robot_file(tmp_path), "board": BOARD, "output": output, "frames": 8, "timeout_s": 100.0}
+    board_camera.pictures = [
+        still[0],
+        cv2.warpAffine(still[0], np.float32([[1, 0, 25], [0, 1, 5]]), (640, 480)),
+    ]
+    parameters = {
+        "robot": robot_file(tmp_path),
+        "board": BOARD,
+        "output": output,
+        "frames": 8,
+        "timeout_s": 100.0,
+    }
     given = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
     process = start("from atk_perception.calibrate_node import main; main()", "--ros-args", *given)
     calibrate = peer.node.create_client(Trigger, "calibrator/calibrate")

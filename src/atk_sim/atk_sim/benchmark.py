@@ -169,7 +169,9 @@ def run_cell_over_ros(cell: Cell, domain_id: int) -> None:
     path = robot_file("sim_panda")
     args = demo.parse_arguments(["--task", cell.task])
     with demo.Graph(
-        cell.folder / "logs", domain_id, lambda nodes: demo.start_run(nodes, args, path, cell.folder, cell.viewpoint)
+        cell.folder / "logs",
+        domain_id,
+        lambda nodes: demo.start_run(nodes, args, path, cell.folder, cell.viewpoint),
     ) as client:
         for disturbance, seed in cell.missing():
             episode: Episode = client.run_policy(cell.task, disturbance, seed)
