@@ -100,7 +100,7 @@ class PlacedCamera:
         uv_px = np.asarray(uv_px, np.float64)
         if len(uv_px) == 0 or not self.distortion.any():
             return np.asarray((uv_px - self.K[:2, 2]) / np.diag(self.K)[:2])
-        known = np.isfinite(uv_px).all(axis=1)
+        known = _finite(uv_px)
         pixels = np.where(known[:, None], uv_px, 0.0)[:, None]
         if self.distortion_model == "equidistant":
             xy = cv2.fisheye.undistortPoints(pixels, self.K, self.distortion, criteria=_CRITERIA)
@@ -111,7 +111,7 @@ class PlacedCamera:
     def _distorted(self, xy: FloatArray) -> FloatArray:
         if len(xy) == 0 or not self.distortion.any():
             return np.asarray(xy * np.diag(self.K)[:2] + self.K[:2, 2])
-        known = np.isfinite(xy).all(axis=1)
+        known = _finite(xy)
         rays = np.where(known[:, None], xy, 0.0)
         if self.distortion_model == "equidistant":
             uv_px = cv2.fisheye.distortPoints(rays[:, None], self.K, self.distortion)
@@ -119,6 +119,10 @@ class PlacedCamera:
             points = np.column_stack([rays, np.ones(len(rays))])
             uv_px = cv2.projectPoints(points, np.zeros(3), np.zeros(3), self.K, self.distortion)[0]
         return np.where(known[:, None], np.asarray(uv_px, np.float64).reshape(-1, 2), np.nan)
+
+
+def _finite(rows: FloatArray) -> BoolArray:
+    return np.asarray(np.isfinite(rows).all(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +158,7 @@ def reproject(uv_px: FloatArray, live: PlacedCamera, training: PlacedCamera, sur
     """
     z_m = depth_of(uv_px, live, surface)
     found_px = training.project(live.lift(uv_px, z_m))
-    return Reprojected(found_px, np.isfinite(found_px).all(axis=1))
+    return Reprojected(found_px, _finite(found_px))
 
 
 def depth_of(uv_px: FloatArray, live: PlacedCamera, surface: Surface) -> FloatArray:
@@ -242,7 +246,7 @@ class Viewpoint:
             )
             z_m = np.where(usable, z_m, elsewhere)
         found_px = self._training.project(self._live.lift(pixels, z_m))
-        placed = np.isfinite(found_px).all(axis=1)
+        placed = _finite(found_px)
         self._uv_px = np.where(placed[:, None], found_px, self._uv_px).astype(np.float32)
         usable &= placed
         lacking = int(visible.sum() - usable.sum())

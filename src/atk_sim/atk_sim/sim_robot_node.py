@@ -502,7 +502,7 @@ class SimRobotNode(ManagedNode):
             position.x, position.y, position.z = place.x, place.y, place.z
             orientation.x, orientation.y, orientation.z, orientation.w = turn.x, turn.y, turn.z, turn.w
             view.pose.publish(message)
-        if self._tf_publisher is not None:
+        if self._tf_publisher is not None and self._tf_class is not None:
             self._tf_publisher.publish(self._tf_class(transforms=told))
         # Who tracks the first image must know by then.
         for publisher in (self._tf_publisher, *(view.pose for view in self._views)):
