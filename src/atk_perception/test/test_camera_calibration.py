@@ -15,7 +15,7 @@ from placed_cameras import calibration_of, camera_at, cameras
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import CameraInfo
 
-from atk_perception.bag_calibration import bag_calibration
+from atk_perception.bag_calibration import BagDepth, bag_calibration, bag_viewpoint
 from atk_perception.camera_calibration import CameraCalibration, CameraCalibrationError
 from atk_perception.camera_placing import CameraPlacing, ViewpointError, make_viewpoint
 from atk_perception.frames import BagError
@@ -32,7 +32,7 @@ from atk_perception.rigid_transforms import (
     quaternion_xyzw,
 )
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
-from atk_perception.viewpoint import PlacedCamera
+from atk_perception.viewpoint import PlacedCamera, reproject
 
 CAMERA = camera_at((0.9, 0.1, 0.6), 0.1, "plumb_bob")
 CALIBRATION = calibration_of(CAMERA, "panda_link0")
@@ -473,3 +473,72 @@ def test_a_bag_that_says_nonsense_is_named_and_an_uncalibrated_camera_says_nothi
         ("camera/pose", POSE, recorded_pose("world", CAMERA.T_base_camera)),
     )
     assert bag_calibration(bag, ROBOT, ROBOT.camera) is None
+
+
+# -- a bag of a camera that was moved -----------------------------------------------------------------
+
+DEPTH = "sensor_msgs/msg/Image"
+
+
+def recorded_depth(stamp_ms: int, metres: float):
+    told = header("camera_optical_frame")
+    told.stamp.sec, told.stamp.nanosec = 0, stamp_ms * 10**6
+    data = np.full((48, 64), metres, np.float32)
+    return recorded(
+        DEPTH,
+        header=told,
+        height=48,
+        width=64,
+        encoding="32FC1",
+        is_bigendian=0,
+        step=256,
+        data=np.frombuffer(data.tobytes(), np.uint8),
+    )
+
+
+def test_the_depth_of_a_bag_is_that_of_the_stamp(tmp_path):
+    topic = ROBOT.camera.registered_depth_topic
+    assert topic == "camera/depth/image_raw"
+    stamps_ms = (0, 100, 200, 210, 400)
+    bag = bag_with(tmp_path / "bag", *((topic, DEPTH, recorded_depth(ms, 1 + ms)) for ms in stamps_ms))
+    depth = BagDepth(bag, ROBOT.camera)
+
+    def at(ms: int) -> float | None:
+        found = depth.at(ms * 10**6)
+        return None if found is None else float(found[0, 0]) - 1
+
+    assert [at(ms) for ms in (0, 90, 100, 160, 207, 300, 360, 449, 451)] == [
+        0.0, 100.0, 100.0, 200.0, 210.0, None, 400.0, 400.0, None,
+    ]  # fmt: skip
+
+
+def test_a_bag_of_a_moved_camera_is_seen_as_the_training_camera_would(tmp_path):
+    live = camera_at((1.0, 0.2, 0.6), 0.2)
+    told = (
+        ("camera/pose", POSE, recorded_pose("panda_link0", live.T_base_camera)),
+        ("camera/camera_info", INFO, recorded_info(live)),
+    )
+    flat = bag_with(tmp_path / "flat", *told)
+    points = keypoint_set(CALIBRATION)
+    seen = np.array([[300.0, 200.0], [350.0, 250.0]], np.float32)
+    visible = np.ones(2, bool)
+    viewpoint, depth = bag_viewpoint("plane", flat, points, ROBOT, ROBOT.camera)
+    assert depth is None
+    expected = reproject(seen.astype(float), live, CAMERA, ROBOT.work_plane.plane)
+    np.testing.assert_allclose(viewpoint.see(seen, visible).uv_px, expected.uv_px, atol=1e-3)
+    with pytest.raises(ViewpointError, match="has no depth images on camera/depth/image_raw"):
+        bag_viewpoint("depth", flat, points, ROBOT, ROBOT.camera)
+    deep = bag_with(tmp_path / "deep", *told, ("camera/depth/image_raw", DEPTH, recorded_depth(5, 0.8)))
+    viewpoint, depth = bag_viewpoint("depth", deep, points, ROBOT, ROBOT.camera)
+    depth_m = depth.at(5 * 10**6)
+    expected = reproject(seen.astype(float), live, CAMERA, depth_m)
+    np.testing.assert_allclose(viewpoint.see(seen, visible, depth_m).uv_px, expected.uv_px, atol=1e-3)
+    assert bag_viewpoint("none", flat, keypoint_set(None), ROBOT, ROBOT.camera) == (None, None)
+    silent = bag_with(tmp_path / "silent", told[1])
+    with pytest.raises(ViewpointError, match="does not say where camera 'camera' stood"):
+        bag_viewpoint("plane", silent, points, ROBOT, ROBOT.camera)
+    elsewhere = bag_with(
+        tmp_path / "elsewhere", ("camera/pose", POSE, recorded_pose("map", live.T_base_camera)), told[1]
+    )
+    with pytest.raises(ViewpointError, match="'map', that of the training camera in 'panda_link0'"):
+        bag_viewpoint("plane", elsewhere, points, ROBOT, ROBOT.camera)
