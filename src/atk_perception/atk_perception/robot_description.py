@@ -114,6 +114,8 @@ class Camera(_Model):
     """A camera that keypoints are seen with; the name of a further one is a namespace in the graph.
 
     Attributes:
+        noiseless: a simulated camera whose pictures of a scene at rest are the same to the bit; that two are is then
+            no sign that it hangs.
         depth_topic: depth images registered to the image, where the camera has them.
         calibration: where it stands, for reprojection (viewpoint.py). In the file it may be the path of what
             `calibrate_camera` wrote; copies, as in bags and run folders, hold its entries.
@@ -127,6 +129,7 @@ class Camera(_Model):
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
     rate_hz: PositiveFloat
+    noiseless: bool = False
     depth_topic: TopicName | None = None
     calibration: CameraCalibration | None = None
 

@@ -1,4 +1,4 @@
-"""From trackable candidates to the keypoint set, in either of two ways.
+"""From trackable candidates to the keypoint set, in one of three ways.
 
 `automatic` needs no tuning:
 
@@ -8,6 +8,7 @@
         -> the parts that survive in most members at most prices, as far as they do not raise the error
 
 `published` is method.md: one Bernoulli mask, one fixed alpha, and what it rather keeps than drops.
+`all` chooses nothing: every trackable candidate is kept, for points that a person named, and to compare with.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class ChoiceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    objective: Literal["automatic", "published"] = "automatic"
+    objective: Literal["automatic", "published", "all"] = "automatic"
     keypoints_min: Count = 4  # a transfer needs three points to be believed
     keypoints_max: Count = 12
     # Points on each part that matters. One is enough to predict an action, and too few to survive a hand in front
@@ -97,9 +98,10 @@ class Choice:
         limit: largest mean error that counts as good enough. knee: number of the set of the path that was taken.
         error: (F,) of the set.
         point_removal, part_removal: by how much the mean error rises, as a share, when a kept point, or all points of
-            a part, are taken away and the policy is trained anew; by index of the point, number of the part.
+            a part, are taken away and the policy is trained anew; by index of the point, number of the part; NaN where
+            that was not measured.
         agreement: mean over the sets that each round of folds would have chosen alone, at the same number of parts.
-        history: of the gates' training.
+        history: of the gates' training; empty where none were trained.
     """
 
     keep: Bools
@@ -150,37 +152,7 @@ def choose_keypoints(
     def file(name: str) -> Path | None:
         return None if checkpoints is None else checkpoints / f"{name}.safetensors"
 
-    start("select")
-    outcome = distill(
-        train,
-        held_out,
-        template_uv_px,
-        policy,
-        augmentation,
-        stage,
-        masked=True,
-        seed=seed,
-        report=report,
-        log=log,
-        checkpoint=file("select"),
-    )
-    assert outcome.retention is not None
     parts = rigid_parts(rigid_share(demonstrations, template_uv_px))
-    labels = parts if config.merge else np.arange(len(parts))
-    if config.objective == "published":
-        retention = outcome.retention.double().mean(0).numpy()
-        path = [hard_set(retention, template_uv_px, config)]
-        part_retention, rounds = survival(retention[None, None], labels[:, None] == labels[None]), []
-    else:
-        # Records before the gates learn are the same for all.
-        prices = np.array(outcome.history.step) > stage.warm_up * stage.steps
-        gates = np.array(outcome.history.retention)[prices]
-
-        def path_of(members: slice) -> tuple[list[list[int]], Floats, Floats]:
-            return _path(gates[:, members], labels, template_uv_px, trackability, config)
-
-        path, retention, part_retention = path_of(slice(None))
-        rounds = [path_of(slice(k, k + stage.folds))[0] for k in range(0, stage.members, stage.folds)]
 
     def errors(sets: list[list[int]], name: str, begin: float, end: float) -> Floats:
         rows = np.zeros((len(sets), len(parts)), np.bool_)
@@ -197,6 +169,41 @@ def choose_keypoints(
             report=lambda fraction, detail: report(begin + (end - begin) * fraction, detail),
             checkpoint=file(name),
         )
+
+    if config.objective == "all":
+        start("measure")
+        return _all(parts, errors([list(range(len(parts)))], "full", 0.0, 1.0))
+
+    start("select")
+    outcome = distill(
+        train,
+        held_out,
+        template_uv_px,
+        policy,
+        augmentation,
+        stage,
+        masked=True,
+        seed=seed,
+        report=report,
+        log=log,
+        checkpoint=file("select"),
+    )
+    assert outcome.retention is not None
+    labels = parts if config.merge else np.arange(len(parts))
+    if config.objective == "published":
+        retention = outcome.retention.double().mean(0).numpy()
+        path = [hard_set(retention, template_uv_px, config)]
+        part_retention, rounds = survival(retention[None, None], labels[:, None] == labels[None]), []
+    else:
+        # Records before the gates learn are the same for all.
+        prices = np.array(outcome.history.step) > stage.warm_up * stage.steps
+        gates = np.array(outcome.history.retention)[prices]
+
+        def path_of(members: slice) -> tuple[list[list[int]], Floats, Floats]:
+            return _path(gates[:, members], labels, template_uv_px, trackability, config)
+
+        path, retention, part_retention = path_of(slice(None))
+        rounds = [path_of(slice(k, k + stage.folds))[0] for k in range(0, stage.members, stage.folds)]
 
     start("measure")
     full_errors = errors([list(range(len(parts)))], "full", 0.0, 0.2)
@@ -236,6 +243,28 @@ def choose_keypoints(
         {int(p): rise.get(("part", int(p)), float("nan")) for p in set(labels[kept])},
         agreement,
         outcome.history,
+    )
+
+
+def _all(parts: npt.NDArray[np.int64], errors: Floats) -> Choice:
+    """Every candidate, `errors` (1, F); nothing was chosen, so there is nothing to tell of a choice."""
+    everything = list(range(len(parts)))
+    kept = np.ones(len(parts))
+    return Choice(
+        kept.astype(bool),
+        kept,
+        parts,
+        kept,
+        [everything],
+        errors,
+        errors[0],
+        float(errors.mean()),
+        0,
+        errors[0],
+        dict.fromkeys(everything, float("nan")),
+        dict.fromkeys(sorted(set(parts.tolist())), float("nan")),
+        float("nan"),
+        DistillationHistory(),
     )
 
 

@@ -230,7 +230,7 @@ class PolicyNode(ManagedNode):
         return int(self._passing_clock.now().nanoseconds)
 
     def _elapsed_s(self, now_ns: int) -> float:
-        """Since a command was last due [s]."""
+        """Since a command was last due, and sent [s]."""
         passed_ns = now_ns - self._due_ns
         # A simulated clock that was set says nothing, and messages from before it are still on their way.
         if abs(passed_ns) > DISCONTINUITY_NS:
@@ -383,6 +383,9 @@ class PolicyNode(ManagedNode):
             passing_ns = max(passing_ns, step.stamp_ns)
         if step.plan is not None:
             self._output.send(step.plan, self._measured)
+            if not self._simulated:
+                # A setpoint that a busy machine sent late is followed by a smaller step, not by one that catches up.
+                self._due_ns, self._due_monotonic_s = self._passing_ns(), time.monotonic()
             self._publish_plan(step.plan)
             self._commands += step.state is RunState.RUNNING
         now_ns = self._now_ns()

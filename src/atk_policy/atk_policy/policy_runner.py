@@ -133,6 +133,7 @@ class PolicyRunner:
         # (setpoint, measured) of the last frames, for as long as a joint may lag without moving
         self._followed: deque[tuple[FloatArray, FloatArray]] = deque(maxlen=FOLLOW_NS // self._period_ns)
         self._at_picture: FloatArray | None = None  # where the arm was when the present picture was new
+        self._pictures_differ = not any(camera.noiseless for camera in robot.cameras)
         self.state = RunState.IDLE
         self.cause = ""
         self.last_chunk: FloatArray | None = (
@@ -269,7 +270,7 @@ class PolicyRunner:
         same_for_ns = seen.repeats * self._period_ns
         moved_rad = np.abs(measured - self._at_picture)[:-1].max()
         frozen = same_for_ns > self._limits.image_age_max_ns and moved_rad > MOTION_SEEN_RAD
-        return "image_frozen" if frozen else ""
+        return "image_frozen" if frozen and self._pictures_differ else ""
 
     def _not_following(self, measured: FloatArray) -> str:
         """'not_following' when some joint has stood still off its setpoint for too long."""

@@ -44,8 +44,14 @@ def write_report(result: SelectionResult, folder: Path) -> None:
             )
             for suffix, of, view in views
         },
-        "path.png": ("How many points are needed", _path(result)),
-        "retention.png": ("Retention: which candidates the gates kept", _retention(result)),
+        **(
+            {
+                "path.png": ("How many points are needed", _path(result)),
+                "retention.png": ("Retention: which candidates the gates kept", _retention(result)),
+            }
+            if result.choice.history.step  # else nothing was chosen
+            else {}
+        ),
         "loss.png": ("Loss", _losses(result)),
         **{
             f"tracks{suffix}.png": (
@@ -98,7 +104,7 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         "keypoints_candidates": len(result.keep),
         "keypoints_trackable": int(result.trackable.sum()),
         "objective": result.config.choice.objective,
-        "agreement": round(choice.agreement, 3),
+        "agreement": _finite(choice.agreement),
         "held_out_error": _finite(float(choice.error.mean())),
         "held_out_error_full": _finite(float(choice.full_errors.mean())),
         "held_out_error_limit": _finite(choice.limit),

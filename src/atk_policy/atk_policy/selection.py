@@ -14,7 +14,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -80,6 +80,9 @@ class CandidateConfig(_Config):
     # Share of the candidates that are put where demonstrations differ in their first image: what is
     # the same in all of them cannot tell the policy anything. The rest is spread over the template.
     focus: Share = 0.75
+    # Points that somebody named, in pixels of the template, in place of sampled ones (one camera). To use them
+    # as they are, set choice.objective to 'all'.
+    uv_px: tuple[tuple[float, float], ...] = ()
     transferred_min: Share = 0.8  # of the demonstrations must show the point at their start
     visible_min: Share = 0.4  # of all frames; the hand hides an object for a part of every episode
     confidence_min: Share = 0.3
@@ -224,6 +227,12 @@ def select_keypoints(
     # These networks are small: handing their work to other threads costs more than it saves (5 times, measured).
     torch.set_num_threads(1)
 
+    if config.candidates.uv_px and len(robot.cameras) > 1:
+        raise SelectionError(
+            f"candidates.uv_px are points of one camera, but robot '{robot.name}' has {len(robot.cameras)}: "
+            "describe it with one, or let candidates be sampled"
+        )
+
     clock.start("read")
     bags = find_bags(demonstrations)
     proposed = numbered(
@@ -299,22 +308,34 @@ def propose_candidates(
             f"template_demonstration is {config.template_demonstration}, but there are {len(bags)} demonstrations; "
             f"give 0 to {len(bags) - 1}"
         )
-    # More first images than this tell nothing new about what differs between them.
-    others = [b for b in bags if b != bags[config.template_demonstration]][:11]
     template_bag = bags[config.template_demonstration]
     template_rgb = first_image(template_bag, robot)
+    calibration = bag_calibration(template_bag, robot, robot.camera)
+    if config.candidates.uv_px:
+        return replace(_given_candidates(template_rgb, robot, config), calibration=calibration)
+    # More first images than this tell nothing new about what differs between them.
+    others = [b for b in bags if b != bags[config.template_demonstration]][:11]
     firsts = [template_rgb]
     for number, bag in enumerate(others):
         firsts.append(first_image(bag, robot))
         report((number + 1) / max(1, len(others)), bag.name)
     uv_px = focused_candidates(firsts, config.candidates, np.random.default_rng(config.seed))
     return KeypointSet.create(
-        config.name,
-        uv_px,
-        template_rgb,
-        camera_name=robot.camera.name,
-        calibration=bag_calibration(template_bag, robot, robot.camera),
+        config.name, uv_px, template_rgb, camera_name=robot.camera.name, calibration=calibration
     )
+
+
+def _given_candidates(
+    template_rgb: npt.NDArray[np.uint8], robot: RobotDescription, config: SelectionConfig
+) -> KeypointSet:
+    uv_px = np.array(config.candidates.uv_px)
+    height, width = template_rgb.shape[:2]
+    outside = ~((uv_px >= 0) & (uv_px <= (width - 1, height - 1))).all(axis=1)
+    if outside.any():
+        raise SelectionError(
+            f"candidates.uv_px: {uv_px[outside][0].tolist()} is not in the template, which is {width}x{height}; give u, v in pixels"
+        )
+    return KeypointSet.create(config.name, uv_px, template_rgb, camera_name=robot.camera.name)
 
 
 def focused_candidates(
@@ -323,7 +344,9 @@ def focused_candidates(
     """(C, 2) candidates on the first of some first images, denser where the others differ from it.
 
     A share `focus` of them is drawn from a dense sampling of the places whose brightness differs from
-    the median of the other images by more than noise; the rest is spread over the whole template.
+    the median of the other images by more than noise; the rest is spread over the whole template. What moves in one
+    piece shares its points: an object nine times as large as another one gets three times as many, not nine, so that
+    a grape is not left without any beside an oven's door.
     """
     template_rgb, others = first_rgb[0], first_rgb[1:]
     spread = sample_candidates(template_rgb, config.count, rng, config.strategy)
@@ -333,21 +356,24 @@ def focused_candidates(
     change = cv2.GaussianBlur(np.abs(template_rgb.astype(np.float32) - usual).max(axis=2), (0, 0), 2.0)
     # Sensor noise and compression stay under 12 of 255 after the blur; dilated, so that the edge of
     # what changed, where the texture is, belongs to it.
-    moved = cv2.dilate((change > 12.0).astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+    moved = cv2.dilate((change > 12.0).astype(np.uint8), np.ones((9, 9), np.uint8))
     if not moved.any():
         return spread
+    pieces = cv2.connectedComponents(moved)[1]  # (H, W) number of the piece, 0 where nothing moved
 
-    def on_moved(uv_px: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    def piece_of(uv_px: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         column, row = np.rint(uv_px).astype(int).T
-        return np.asarray(moved[row, column])
+        return np.asarray(pieces[row, column])
 
     wanted = round(config.focus * config.count)
     # Dense enough that the moved part alone yields what is wanted, within reason.
-    density = int(np.clip(1.5 * wanted / moved.mean(), config.count, 16 * config.count))
+    density = int(np.clip(3.0 * wanted / moved.mean(), config.count, 16 * config.count))
     dense = sample_candidates(template_rgb, density, rng, config.strategy)
-    focused = dense[on_moved(dense)]
-    focused = focused[rng.permutation(len(focused))[:wanted]]
-    elsewhere = spread[~on_moved(spread)]
+    focused = dense[piece_of(dense) > 0]
+    weight = 1.0 / np.sqrt(np.bincount(piece_of(focused))[piece_of(focused)])
+    drawn = rng.choice(len(focused), min(wanted, len(focused)), replace=False, p=weight / weight.sum())
+    focused = focused[drawn]
+    elsewhere = spread[piece_of(spread) == 0]
     elsewhere = elsewhere[rng.permutation(len(elsewhere))]
     chosen = np.concatenate([focused, elsewhere])[: config.count]
     return np.concatenate([chosen, spread[: config.count - len(chosen)]])

@@ -191,7 +191,7 @@ def test_an_arm_that_was_moved_elsewhere_in_between_is_held(runner):
     assert runner.step(frame(2, measured=elsewhere, stamp_ns=60 * 10**9 + PERIOD_NS)).cause == "tracking_gap"
 
 
-def test_a_picture_that_does_not_change_while_the_arm_moves_is_held(runner):
+def test_a_picture_that_does_not_change_while_the_arm_moves_is_held(run, runner):
     def repeated(k, measured):
         seen = frame(k, measured)
         return replace(seen, payload=replace(seen.payload, repeats=k))
@@ -202,6 +202,14 @@ def test_a_picture_that_does_not_change_while_the_arm_moves_is_held(runner):
     moved = HOME + np.append(np.full(7, 0.03), 0.0)
     assert runner.step(repeated(10, moved)).cause == "image_frozen"
     assert runner.step(frame(11, moved)).state is RunState.RUNNING
+    camera = ROBOT.camera.model_copy(update={"noiseless": True})
+    simulated = PolicyRunner(run, ROBOT.model_copy(update={"camera": camera}))
+    simulated.start()
+    for k in range(10):
+        simulated.step(repeated(k, HOME))
+    assert simulated.step(repeated(10, moved)).cause == "", (
+        "its pictures are alike because they have no noise"
+    )
 
 
 def test_an_arm_that_does_not_follow_is_held(hasty):

@@ -45,6 +45,9 @@ SMALL = {
 }
 
 
+FEW = SelectionConfig(candidates=CandidateConfig(count=8))
+
+
 def texture(seed: int, size: int) -> np.ndarray:
     """Blobs with corners at several scales: what classical features find."""
     rng = np.random.default_rng(seed)
@@ -323,6 +326,43 @@ def test_candidates_gather_where_the_first_images_differ():
     assert on_object.mean() > 0.6
     spread = focused_candidates(firsts[:1], CandidateConfig(count=80), np.random.default_rng(1))
     assert spread.shape == (80, 2)
+
+
+def test_a_small_thing_that_moves_is_not_left_without_candidates_beside_a_large_one():
+    rng = np.random.default_rng(0)
+    ground = np.full((240, 320, 3), 128, np.uint8)
+    firsts = []
+    for k in range(6):
+        image = ground.copy()
+        image[20 + 5 * k : 140 + 5 * k, 20:140] = rng.integers(0, 255, (120, 120, 3), dtype=np.uint8)
+        image[200:220, 200 + 20 * k : 220 + 20 * k] = rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+        firsts.append(image)
+    uv_px = focused_candidates(firsts, CandidateConfig(count=64, focus=0.75), np.random.default_rng(1))
+    on_small = ((uv_px >= [192, 192]) & (uv_px <= [228, 228])).all(axis=1)
+    assert on_small.sum() >= 4, "by its share of the area it would get one"
+
+
+def test_points_that_a_person_named_are_used_as_they_are(bags, tmp_path):
+    named = tuple((float(u), float(v)) for u, v in propose_candidates(find_bags([bags]), ROBOT, FEW).uv_px)
+    config = SelectionConfig.model_validate(
+        _merged(
+            SelectionConfig().model_dump(),
+            {**SMALL, "candidates": {"uv_px": named, "transferred_min": 0.5}, "choice": {"objective": "all"}},
+        )
+    )
+    run = select_keypoints([bags], tmp_path / "run", ROBOT, config)
+    figures = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    assert {tuple(point["uv_px"]) for point in figures["keypoints"]} <= {
+        (round(u, 1), round(v, 1)) for u, v in named
+    }
+    assert len(run.keypoint_set) == figures["keypoints_trackable"] > 3
+    assert figures["objective"] == "all"
+    assert figures["agreement"] is None
+    assert np.isfinite(figures["held_out_error"])
+    assert not (tmp_path / "run" / "report" / "path.png").exists(), "nothing was chosen"
+    outside = config.model_copy(update={"candidates": CandidateConfig(uv_px=((640.0, 3.0),))})
+    with pytest.raises(SelectionError, match=r"\[640\.0, 3\.0\] is not in the template, which is 640x480"):
+        propose_candidates(find_bags([bags]), ROBOT, outside)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ tracker. Everything lies in the output folder and is done once: give the same co
 interruption, or with more seeds, episodes or tasks to add to it.
 
     OUTPUT/TASK/demonstrations/         what was recorded
+    OUTPUT/TASK/tracks/                 candidates in the demonstrations, for all methods
     OUTPUT/TASK/METHOD/seed_K/          what was learnt (for keypoint methods a run folder)
     OUTPUT/TASK/METHOD/seed_K/episodes.jsonl    one line per episode; with --viewpoint episodes_VIEWPOINT.jsonl
 """
@@ -84,7 +85,8 @@ class Cell:
         bags = sorted(path.parent for path in self.demonstrations.glob("episode_*/metadata.yaml"))
         seeds = [int(bag.name.removeprefix("episode_")) for bag in bags]
         robot = RobotDescription.load(robot_file("sim_panda"))
-        return Lesson(self.task, robot, bags, seeds, self.servo_noise, self.viewpoint)
+        tracks = self.output / self.task / "tracks"
+        return Lesson(self.task, robot, bags, seeds, self.servo_noise, tracks, self.viewpoint)
 
     def missing(self) -> list[tuple[str, int]]:
         """Episodes that were not driven yet; seeds first, so that an interrupted run has some of every column."""
@@ -276,7 +278,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--task", action="append", choices=sorted(TASKS), help="may be repeated (default: all)"
     )
     parser.add_argument(
-        "--method", action="append", choices=list(METHODS), help="may be repeated (default: all)"
+        "--method",
+        action="append",
+        choices=list(METHODS),
+        help="may be repeated (default: all that are configured)",
     )
     parser.add_argument(
         "--column",
@@ -344,7 +349,7 @@ def cells_of(args: argparse.Namespace) -> list[Cell]:
             args.viewpoint,
         )
         for training_seed in range(args.training_seeds)
-        for method in args.method or list(METHODS)
+        for method in args.method or [name for name in METHODS if not METHODS[name].available()]
         for task in args.task or sorted(TASKS)
     ]
 

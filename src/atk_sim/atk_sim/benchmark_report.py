@@ -1,7 +1,8 @@
 """Tables and pictures of a benchmark's output folder, for people: `benchmark_report runs/benchmark`.
 
 Writes README.md (tables beside the paper's figures), results.json and small pictures: success with 95% intervals,
-success over severity, why episodes failed, and where on the template the keypoints were chosen.
+success over severity, why episodes failed, and where on the template the keypoints were chosen. Where 'benchmark --videos'
+filmed ATK, small copies of its successes and failures come too.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
+from atk_perception.video import VideoWriter
 from atk_sim.benchmark import EPISODES, FIRST_REPORT_SEED, read_episodes
 from atk_sim.disturbances import DISTURBANCES, Disturbance
 from atk_sim.methods import METHODS
@@ -28,6 +31,7 @@ matplotlib.use("Agg")
 CAUSES = ("transfer", "lost track", "policy", "physics")
 CAUSE_COLOURS = dict(zip(CAUSES, ("#d62728", "#ff7f0e", "#1f77b4", "#7f7f7f"), strict=True))
 DOTS_PER_INCH = 80
+VIDEO_WIDTH_PX = 320
 
 
 def load_episodes(output: Path) -> list[dict[str, Any]]:
@@ -260,6 +264,40 @@ def keypoints_figure(output: Path, task: str) -> Figure | None:
     return figure
 
 
+# ---------------------------------------------------------------------------------------------- videos
+
+
+def small_videos(output: Path, folder: Path) -> list[Path]:
+    """Copies of ATK's videos, `VIDEO_WIDTH_PX` wide: of every task, column and outcome the first training seed's."""
+    copies: dict[str, Path] = {}
+    for video in sorted(output.glob("*/atk/seed_*/videos/*.mp4")):
+        task = video.parents[3].name
+        copies.setdefault(f"{task}_{video.stem}", video)
+    for name, video in copies.items():
+        _shrink(video, folder / f"{name}.mp4")
+    return [folder / f"{name}.mp4" for name in copies]
+
+
+def _shrink(video: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    reader = cv2.VideoCapture(str(video))
+    try:
+        with VideoWriter(copy, reader.get(cv2.CAP_PROP_FPS)) as writer:
+            while (read := reader.read())[0]:
+                height, width = read[1].shape[:2]
+                size = (VIDEO_WIDTH_PX, 2 * round(height * VIDEO_WIDTH_PX / width / 2))
+                small = cv2.resize(read[1], size, interpolation=cv2.INTER_AREA)
+                writer.add(np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8))
+    finally:
+        reader.release()
+
+
+def video_links(videos: list[Path], folder: Path) -> str:
+    """A section of README.md with a link to every video."""
+    links = [f"- [{video.stem.replace('_', ' ')}]({video.relative_to(folder)})" for video in videos]
+    return "\n".join(["", "## Videos of ATK", "", *links]) + "\n" if links else ""
+
+
 def write_benchmark_report(output: Path, folder: Path, command: str) -> list[dict[str, Any]]:
     """Write everything into `folder`; returns what results.json holds."""
     rows = load_episodes(output)
@@ -275,7 +313,8 @@ def write_benchmark_report(output: Path, folder: Path, command: str) -> list[dic
             figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
     entries = results(rows)
     (folder / "results.json").write_text(json.dumps(entries, indent=1) + "\n")
-    (folder / "README.md").write_text(markdown(rows, command))
+    videos = small_videos(output, folder / "videos")
+    (folder / "README.md").write_text(markdown(rows, command) + video_links(videos, folder))
     return entries
 
 

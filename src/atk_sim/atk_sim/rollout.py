@@ -160,6 +160,9 @@ def expert_succeeds(simulation: Simulation) -> bool:
 class ExactTracks:
     """Where a keypoint set's points really are in an episode: the set's template is the first image of a seed.
 
+    Attributes:
+        names: of the body that each point lies on.
+
     Raises:
         ValueError: a keypoint lies where the template shows nothing.
     """
@@ -169,24 +172,28 @@ class ExactTracks:
         world = simulation.world
         points = attach(world, simulation.renderer, uv_px)
         # Body ids differ between episodes with more or fewer objects; names do not. Cloth has none (-1), and is always there.
-        self._names = [world.model.body(int(body)).name if body >= 0 else CLOTH for body in points.body_ids]
+        self.names = [world.model.body(int(body)).name if body >= 0 else CLOTH for body in points.body_ids]
         self._points = points
+        self.begin(simulation)
 
     def begin(self, simulation: Simulation) -> None:
         """Find the bodies again in a new episode; a point whose body is not there is nowhere."""
         model = simulation.world.model
         known = {CLOTH: -1, **{model.body(k).name: k for k in range(model.nbody)}}
-        self._there = np.array([name in known for name in self._names])
-        ids = np.array([known.get(name, 0) for name in self._names], np.int32)
+        self._there = np.array([name in known for name in self.names])
+        ids = np.array([known.get(name, 0) for name in self.names], np.int32)
         self._here = replace(self._points, body_ids=ids)
+
+    def uv_px(self, simulation: Simulation) -> FloatArray:
+        """(N, 2) where they are now, hidden or not."""
+        return project_attached(simulation.world, self._here, simulation.robot.camera)
 
     def wrong(self, simulation: Simulation, seen: KeypointObservation) -> float | None:
         """Share of the visible keypoints that are off by more than `WRONG_PX`; None when none is visible."""
         visible: NDArray[np.bool_] = seen.visible & self._there
         if not visible.any():
             return None
-        uv_px = project_attached(simulation.world, self._here, simulation.robot.camera)
-        off_px = np.linalg.norm(seen.uv_px - uv_px, axis=1)[visible]
+        off_px = np.linalg.norm(seen.uv_px - self.uv_px(simulation), axis=1)[visible]
         return float(np.mean(off_px > WRONG_PX))
 
 

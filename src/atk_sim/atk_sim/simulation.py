@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from atk_perception.image_codec import DepthImage, RgbImage
 from atk_perception.robot_description import RobotDescription
@@ -18,6 +20,9 @@ SUCCESS_HOLD_S = 0.4
 # Servo noise of 1: a slow random walk of half a hundredth of a radian, some 4 mm at the hand.
 SERVO_NOISE_RAD = 0.004
 SERVO_NOISE_MEMORY = 0.93
+# Of a grey level of 255, in every pixel and image anew, as of a good camera in a lit room. Without it, two pictures of a scene
+# at rest would be the same to the bit, which of a real camera only those are that it repeats because it hangs.
+SENSOR_NOISE = 1.0
 EXPERT_SHARE_OF_LIMITS = 0.6  # of the robot's velocity and acceleration: demonstrations stay easy to follow
 
 
@@ -38,6 +43,7 @@ class Simulation:
             CameraRenderer(camera.width, camera.height, number)
             for number, camera in enumerate(robot.cameras if render else ())
         ]
+        self._sensor_noise = SensorNoise()
         self._expert = Expert(robot)
         self._world: World | None = None
 
@@ -91,12 +97,15 @@ class Simulation:
     def rgb(self) -> RgbImage:
         """(H, W, 3) uint8 image of the first camera of this instant; the last one again while it hangs (`freeze`)."""
         if self._last_rgb is None or not self._stalls:
-            self._last_rgb = self.renderer.rgb()
+            self._last_rgb = self._seen(0)
         return self._last_rgb
 
     def images(self) -> list[RgbImage]:
         """What every camera shows of this instant, in the robot's order."""
-        return [self.rgb(), *(renderer.rgb() for renderer in self.renderers[1:])]
+        return [self.rgb(), *(self._seen(number) for number in range(1, len(self.renderers)))]
+
+    def _seen(self, camera: int) -> RgbImage:
+        return self._sensor_noise.on(self.renderers[camera].rgb(), (self.seed, camera, self.steps))
 
     def depth(self) -> DepthImage:
         """(H, W) float32 depth [m] of this instant."""
@@ -175,6 +184,27 @@ class Simulation:
         """Release the renderers."""
         for renderer in self._renderers:
             renderer.close()
+
+
+class SensorNoise:
+    """Gaussian noise of `SENSOR_NOISE`, cut out of one long piece: drawing it anew would cost more than rendering."""
+
+    def __init__(self) -> None:
+        self._pools: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
+
+    def on(self, image_rgb: RgbImage, key: tuple[int, ...]) -> RgbImage:
+        """(H, W, 3) with noise; the same for the same key of integers >= 0."""
+        size = image_rgb.size
+        if size not in self._pools:
+            drawn = np.random.default_rng(size).normal(0.0, SENSOR_NOISE, 2 * size)
+            levels = np.rint(drawn).astype(np.int16)
+            self._pools[size] = (
+                np.maximum(levels, 0).astype(np.uint8),
+                np.maximum(-levels, 0).astype(np.uint8),
+            )
+        start = int(np.random.default_rng(key).integers(size))
+        brighter, darker = (pool[start : start + size].reshape(image_rgb.shape) for pool in self._pools[size])
+        return np.asarray(cv2.subtract(cv2.add(image_rgb, brighter), darker), np.uint8)
 
 
 def _scaled_into(values: FloatArray, bounds: FloatArray) -> FloatArray:

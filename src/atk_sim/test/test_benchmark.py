@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from atk_sim import benchmark, benchmark_check, benchmark_report
+from atk_sim import benchmark, benchmark_check, benchmark_report, demo
 from atk_sim.benchmark import Cell, read_episodes
 from atk_sim.methods import make_method
 from atk_sim.paper_results import paper_rate
@@ -149,6 +150,22 @@ def test_the_report_counts_what_was_driven_and_stands_beside_the_paper(cell, tmp
     for name in ("success", "severity", "causes"):
         assert (folder / f"{name}.png").stat().st_size > 2000
     assert sum(file.stat().st_size for file in folder.iterdir()) < 300_000
+
+
+def test_the_report_brings_small_copies_of_the_videos(cell, tmp_path):
+    write_rows(cell, {"RP": 19}, 20)
+    (cell.folder / "videos").mkdir()
+    video = demo.RolloutVideo()
+    for level in range(0, 200, 20):
+        video.add(np.full((480, 640, 3), level, np.uint8))
+    video.save(cell.folder / "videos" / "RP_failure")
+    folder = tmp_path / "report"
+    benchmark_report.write_benchmark_report(tmp_path, folder, "make benchmark")
+    copy = folder / "videos" / "sushi_RP_failure.mp4"
+    assert "(videos/sushi_RP_failure.mp4)" in (folder / "README.md").read_text()
+    reader = cv2.VideoCapture(str(copy))
+    sizes = [image.shape for _ in range(10) if (image := reader.read()[1]) is not None]
+    assert sizes == [(240, 320, 3)] * 10
 
 
 def test_no_episodes_is_an_error_that_says_what_to_do(tmp_path):

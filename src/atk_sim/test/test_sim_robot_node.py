@@ -168,8 +168,9 @@ def test_simulation_waits_for_the_policys_answer_to_every_image(graph, robot):
             _, image = images[-1]
             assert len(images) == count, "an image came before the one before was answered"
             # What the policy needs for an image is there before the image is.
-            assert any(stamp_ns_of(state) == stamp_ns_of(image) for _, state in states)
-            assert max(stamp_ns_of(state) for _, state in states) == stamp_ns_of(image)
+            at_ns = stamp_ns_of(image)
+            until(lambda at_ns=at_ns: any(stamp_ns_of(state) == at_ns for _, state in states))
+            assert max(stamp_ns_of(state) for _, state in states) == at_ns
             goal = np.append(robot.home_rad, 0.05 + 0.002 * count)
             listener.arm.publish(Float64MultiArray(data=goal[:-1].tolist()))
             listener.gripper.publish(Float64MultiArray(data=[float(goal[-1])]))

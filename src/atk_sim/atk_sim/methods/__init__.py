@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from atk_sim.methods.atk import Atk
 from atk_sim.methods.dagger import Dagger
+from atk_sim.methods.other_sets import FullSet, ManualSelect, RandomSelect
 from atk_sim.methods.protocol import Method
 from atk_sim.methods.vision import Depth, PointCloud, Pose, Rgb, Vision
+from atk_sim.methods.vlm import VlmSelect
 
 _ALL: tuple[Method, ...] = (
     Atk(),
     Dagger(),
+    FullSet(),
+    RandomSelect(),
+    ManualSelect(),
+    VlmSelect(),
     Vision(Pose()),
     Vision(Rgb()),
     Vision(Depth()),

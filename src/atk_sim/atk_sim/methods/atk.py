@@ -1,4 +1,4 @@
-"""ATK itself: the task chooses its keypoints."""
+"""ATK itself, and everything else that learns on a keypoint set: what differs is how the set is chosen."""
 
 from __future__ import annotations
 
@@ -13,22 +13,32 @@ from atk_sim.methods.protocol import Lesson
 from atk_sim.rollout import Agent, ExactTracks, KeypointAgent
 from atk_sim.simulation import Simulation
 
+Report = Callable[[str], None]
 
-class Atk:
-    """Selection with its defaults, the same for every task."""
 
-    name = "atk"
+class KeypointMethod:
+    """Candidates, tracks, a set, a policy on it; tracks that methods have in common are made once."""
 
-    def train(
-        self, lesson: Lesson, seed: int, folder: Path, report: Callable[[str], None] = lambda line: None
-    ) -> None:
+    name: str
+
+    def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
+        """How the set is chosen; `folder` may keep what it costs to find that out."""
+        raise NotImplementedError
+
+    def available(self) -> str:
         """See `Method`."""
-        config = SelectionConfig(name=lesson.task, seed=seed)
+        return ""
+
+    def train(self, lesson: Lesson, seed: int, folder: Path, report: Report = lambda line: None) -> None:
+        """See `Method`."""
 
         def progress(stage: str, fraction: float, detail: str) -> None:
             report(f"{stage} {fraction:.0%} {detail}")
 
-        select_keypoints(lesson.bags, folder, lesson.robot, config, workers=1, progress=progress)
+        config = self.config(lesson, seed, folder, report)
+        select_keypoints(
+            lesson.bags, folder, lesson.robot, config, workers=1, tracks=lesson.tracks, progress=progress
+        )
 
     def agent(self, lesson: Lesson, folder: Path, simulation: Simulation) -> Agent:
         """See `Method`."""
@@ -38,3 +48,13 @@ class Atk:
             simulation, lesson.task, lesson.seeds[0], run.keypoint_set.uv_px.astype(np.float64)
         )
         return KeypointAgent(run, lesson.robot, exact, lesson.viewpoint)
+
+
+class Atk(KeypointMethod):
+    """Selection with its defaults, the same for every task."""
+
+    name = "atk"
+
+    def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
+        """The defaults."""
+        return SelectionConfig(name=lesson.task, seed=seed)

@@ -28,6 +28,10 @@ class Dagger:
     def __init__(self) -> None:
         self._atk = Atk()
 
+    def available(self) -> str:
+        """See `Method`."""
+        return ""
+
     def train(
         self, lesson: Lesson, seed: int, folder: Path, report: Callable[[str], None] = lambda line: None
     ) -> None:

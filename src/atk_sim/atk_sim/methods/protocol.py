@@ -22,6 +22,7 @@ class Lesson:
         bags: recorded demonstrations, in the order of their seeds.
         seeds: of the demonstrations: the simulator can show each of them again.
         servo_noise: that they were recorded with.
+        tracks: folder for the tracks of candidates, which methods share.
         viewpoint: whether methods with keypoints reproject them into the training camera, see `KeypointAgent`.
     """
 
@@ -30,6 +31,7 @@ class Lesson:
     bags: list[Path]
     seeds: list[int]
     servo_noise: float
+    tracks: Path
     viewpoint: str = "none"
 
 
@@ -37,6 +39,10 @@ class Method(Protocol):
     """One method, one file."""
 
     name: str
+
+    def available(self) -> str:
+        """Empty where it can be used, else what is missing."""
+        ...
 
     def train(
         self, lesson: Lesson, seed: int, folder: Path, report: Callable[[str], None] = lambda line: None

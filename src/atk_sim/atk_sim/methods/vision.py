@@ -289,6 +289,10 @@ class Vision:
     def __init__(self, modality: Modality, steps: int = STEPS) -> None:
         self.name, self._modality, self._steps = modality.name, modality, steps
 
+    def available(self) -> str:
+        """See `Method`."""
+        return ""
+
     def train(
         self, lesson: Lesson, seed: int, folder: Path, report: Callable[[str], None] = lambda line: None
     ) -> None:

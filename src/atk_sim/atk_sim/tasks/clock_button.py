@@ -21,6 +21,8 @@ class ClockButton:
     """The closed fingers press the button and stay on it."""
 
     name = "clock_button"
+    instruction = "press the button on top of the alarm clock down"
+    picked_uv_px = ((353, 149), (416, 144), (360, 162), (418, 156), (363, 157), (407, 151))
     max_duration_s = 7.0
     clearance_m = 0.05
     camera = clock_scene.CAMERA

@@ -24,6 +24,17 @@ class ClockHand:
     """Take the peg, draw it clockwise to 12, let go."""
 
     name = "clock_hand"
+    instruction = "turn the clock's hand to 12"
+    picked_uv_px = (
+        (377, 209),
+        (375, 233),
+        (407, 234),
+        (424, 236),
+        (394, 198),
+        (351, 244),
+        (460, 230),
+        (419, 280),
+    )
     max_duration_s = 9.0
     clearance_m = 0.05
     camera = clock_scene.CAMERA

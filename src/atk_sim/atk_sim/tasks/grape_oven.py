@@ -58,6 +58,18 @@ class GrapeOven:
     """The bunch lies in front of the robot, the oven stands at its left with its door up."""
 
     name = "grape_oven"
+    instruction = "put the bunch of grapes into the open oven, then close the oven's door"
+    picked_uv_px = (
+        (309, 311),
+        (287, 317),
+        (323, 323),
+        (339, 297),
+        (382, 254),
+        (406, 296),
+        (431, 344),
+        (474, 96),
+        (610, 131),
+    )
     max_duration_s = 14.0
     clearance_m = 0.035
     distractor_area_m = KITCHEN_AREA_M

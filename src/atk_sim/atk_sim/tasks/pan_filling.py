@@ -58,6 +58,21 @@ class PanFilling:
     """The pan stands before the robot, sushi and grapes in front of it, the stove on the right."""
 
     name = "pan_filling"
+    instruction = "put the frying pan onto the burner, then the sushi and the grapes into the pan"
+    picked_uv_px = (
+        (524, 260),
+        (454, 222),
+        (386, 202),
+        (333, 202),
+        (161, 229),
+        (98, 166),
+        (237, 170),
+        (454, 330),
+        (496, 328),
+        (313, 350),
+        (287, 343),
+        (357, 343),
+    )
     max_duration_s = 24.0
     clearance_m = 0.035
     distractor_area_m = KITCHEN_AREA_M

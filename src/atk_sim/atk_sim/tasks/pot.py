@@ -43,6 +43,8 @@ class PotLid:
     """The lid comes up by its tip and stays level."""
 
     name = "pot"
+    instruction = "take the glass pot's lid by the small tip on top of it and lift it"
+    picked_uv_px = ((410, 174), (401, 184), (417, 189), (383, 194), (433, 199), (411, 214))
     max_duration_s = 8.0
     clearance_m = 0.06
     camera = CameraPlacement((0.94, 0.0, 0.52), (0.485, 0.0, 0.06), np.deg2rad(34.0))

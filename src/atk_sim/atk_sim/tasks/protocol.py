@@ -31,10 +31,16 @@ class Task(Protocol):
     """One task, one file. A task holds no state: everything is in the model, the data and the layout."""
 
     name: str
+    instruction: str  # as one would tell a person, or a model
     max_duration_s: float
     camera: CameraPlacement
     # Distractors keep this far from the task's objects, so that they never block the way of the hand.
     clearance_m: float
+
+    @property
+    def picked_uv_px(self) -> tuple[tuple[int, int], ...]:
+        """What a person would follow to do the task: pixels of the first image of seed 0, for the method `manual`."""
+        ...
 
     def layout(self, seed: int) -> Layout:
         """Where every object starts (random object pose, RP), a pure function of the seed."""

@@ -53,6 +53,18 @@ class ShoeLacing:
     """The lace stands in its block at the camera's left, the shoe at the right, toe to the camera."""
 
     name = "shoe_lacing"
+    instruction = "take the lace by its tip and put it through the shoe's eyelet"
+    picked_uv_px = (
+        (202, 275),
+        (186, 302),
+        (219, 305),
+        (202, 323),
+        (501, 239),
+        (476, 219),
+        (537, 224),
+        (476, 262),
+        (534, 267),
+    )
     max_duration_s = 14.0
     clearance_m = 0.05
     camera = CameraPlacement((0.86, -0.01, 0.38), (0.465, 0.0, 0.065), np.deg2rad(31.0))

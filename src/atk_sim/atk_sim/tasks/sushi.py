@@ -50,6 +50,17 @@ class SushiPickAndPlace:
     """The salmon nigiri lies in front of the robot, the plate at its left, other pieces around."""
 
     name = "sushi"
+    instruction = "pick up the salmon nigiri and put it on the plate"
+    picked_uv_px = (
+        (260, 214),
+        (277, 212),
+        (262, 237),
+        (275, 232),
+        (456, 249),
+        (506, 267),
+        (439, 212),
+        (538, 237),
+    )
     max_duration_s = 9.0
     clearance_m = 0.05
     # From the front and above: the hand comes from behind and hides neither the piece nor the plate before it is there.

@@ -38,6 +38,8 @@ class TowelFolding:
     """A towel lies before the robot; its hem, at the camera's left, goes onto the edge at the right."""
 
     name = "towel_folding"
+    instruction = "take the towel by its hem and fold it onto the opposite edge"
+    picked_uv_px = ((219, 199), (222, 267), (225, 323), (436, 166), (460, 252), (479, 330), (239, 348))
     max_duration_s = 9.0
     clearance_m = 0.06
     camera = CameraPlacement((0.96, 0.02, 0.62), (0.47, 0.02, 0.03), np.deg2rad(33.0))

@@ -59,6 +59,17 @@ class TowelHanging:
     """The towel lies at the camera's left, its loop towards the stand at the right."""
 
     name = "towel_hanging"
+    instruction = "take the towel by its loop and hang it on the peg of the stand"
+    picked_uv_px = (
+        (319, 330),
+        (317, 358),
+        (290, 330),
+        (287, 305),
+        (266, 381),
+        (445, 117),
+        (479, 112),
+        (512, 103),
+    )
     max_duration_s = 12.0
     clearance_m = 0.07
     camera = CameraPlacement((1.18, 0.0, 0.62), (0.45, 0.05, 0.14), np.deg2rad(36.0))
