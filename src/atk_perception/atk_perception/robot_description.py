@@ -137,6 +137,8 @@ class Camera(_Model):
     def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what is not there: a description is written, and known again, as before it could be."""
         content: dict[str, Any] = serialise(self)
+        if not self.noiseless:
+            content.pop("noiseless", None)
         return {key: value for key, value in content.items() if value is not None}
 
     @property
