@@ -52,3 +52,36 @@ def test_an_episode_in_process_ends_as_over_ros(graph, run_folder, robot):
                 # The brake of the run before may still be on the wire when this one begins.
                 begin = next(k for k in range(4) if np.allclose(heard[k : k + 3], commands[:3], atol=1e-9))
                 np.testing.assert_allclose(heard[begin : begin + len(commands)], commands, atol=1e-9)
+
+
+@pytest.mark.timeout(600)
+def test_a_camera_that_was_moved_is_reprojected_alike(graph, run_folder, robot):
+    """By depth, from where the simulator says on its topics that the camera stands: the same commands to the last digit."""
+    run = RunFolder.load(run_folder)
+    assert run.keypoint_set.calibration is not None  # of the bag that the template is from
+    simulation = Simulation(robot)
+    steps = []
+    quick = run_episode(
+        simulation,
+        KeypointAgent(run, robot, viewpoint="depth"),
+        "sushi",
+        "camera:0.5",
+        7,
+        watch=lambda _, step: steps.append(step),
+    )
+    simulation.close()
+    commands = [step.command[:-1] for step in steps if step.command is not None]
+    moved_px = [np.linalg.norm(s.seen.policy_uv_px - s.seen.uv_px, axis=1)[s.seen.visible] for s in steps]
+    assert np.median(np.concatenate(moved_px)) > 10.0
+
+    demo.start_run(graph, demo_arguments(), robot_file("sim_panda"), run_folder, "depth")
+    with ClosedLoopClient(graph) as client:
+        heard: list[np.ndarray] = []
+        client.node.create_subscription(
+            Float64MultiArray, robot.topics.command, lambda m: heard.append(np.array(m.data)), RELIABLE
+        )
+        episode = client.run_policy("sushi", "camera:0.5", 7, timeout_s=240.0)
+    assert (episode.success, episode.steps) == (quick.success, quick.steps)
+    begin = next(k for k in range(4) if np.allclose(heard[k : k + 3], commands[:3], atol=1e-6))
+    # The pose comes as a message: its last digits differ.
+    np.testing.assert_allclose(heard[begin : begin + len(commands)], commands, atol=1e-6)

@@ -25,6 +25,8 @@ setup(
     entry_points={
         "console_scripts": [
             "bench_perception = atk_perception.bench_perception:main",
+            "calibrate_camera = atk_perception.calibrate_node:calibrate_command",
+            "calibrate_node = atk_perception.calibrate_node:main",
             "camera_node = atk_perception.camera_node:main",
             "lerobot_export = atk_perception.lerobot_command:export_main",
             "lerobot_import = atk_perception.lerobot_command:import_main",

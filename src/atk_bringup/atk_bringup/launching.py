@@ -27,6 +27,9 @@ from launch_ros.actions import Node, PushRosNamespace, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
 
 BOOLEAN = ("true", "false")
+# As atk_perception has them: `ros2 launch` may run in a Python that lacks what that package needs.
+VIEWPOINTS = ("none", "plane", "depth")
+POSE_SOURCES = ("calibration", "topic", "tf")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 # With a namespace, TF is that robot's own (as in Nav2).
@@ -264,7 +267,23 @@ def cameras(robot_file: RobotFile) -> OpaqueFunction:
     return per_camera(robot_file, camera)
 
 
-def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLaunchArgument]:
+def place_topics(context: LaunchContext, robot_file: RobotFile, entry: str) -> list[tuple[str, InNamespace]]:
+    """Remappings for what tells where a camera and what it sees are, as `robot_description.Camera` names its topics."""
+
+    def beside(topic: str, name: str) -> str:
+        folder, slash, _ = RobotEntry(robot_file, f"{entry}.{topic}").perform(context).rpartition("/")
+        return f"{folder}{slash}{name}"
+
+    depth = RobotEntry(robot_file, f"{entry}.depth_topic", default="").perform(context)
+    return [
+        ("camera/pose", InNamespace(beside("camera_info_topic", "pose"))),
+        ("camera/depth/image_raw", InNamespace(depth or beside("image_topic", "depth/image_raw"))),
+    ]
+
+
+def tracker_arguments(
+    image_reliability: str, compressed: str, pose_from: str = POSE_SOURCES[0]
+) -> list[DeclareLaunchArgument]:
     """Arguments of `tracker`, with this launch file's defaults."""
     return [
         argument(
@@ -274,6 +293,18 @@ def tracker_arguments(image_reliability: str, compressed: str) -> list[DeclareLa
             ["best_effort", "reliable"],
         ),
         argument("compressed", "track the recorded (compressed) image topic", compressed, BOOLEAN),
+        argument(
+            "viewpoint",
+            "where cameras moved since the demonstrations: reproject keypoints by work_plane of the robot description, or by depth",
+            "none",
+            VIEWPOINTS,
+        ),
+        argument(
+            "pose_from",
+            "with viewpoint, who says where cameras stand: the robot description, camera/pose, or TF",
+            pose_from,
+            POSE_SOURCES,
+        ),
     ]
 
 
@@ -282,6 +313,7 @@ def trackers(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) 
 
     def tracker(context: LaunchContext, entry: str, before: int) -> Node:
         topics = camera_topics(robot_file, entry)
+        places = place_topics(context, robot_file, entry)
         # rclpy names these parameters after the topic as it is once namespace and remappings are applied.
         reliability = {
             ("qos_overrides.", topic, ".subscription.reliability"): text(
@@ -301,9 +333,12 @@ def trackers(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] = ()) 
                 ),
                 "compressed": boolean(LaunchConfiguration("compressed")),
                 "image_rate_hz": number(RobotEntry(robot_file, f"{entry}.rate_hz")),
+                "robot": text(robot_file),
+                "viewpoint": text(LaunchConfiguration("viewpoint")),
+                "pose_from": text(LaunchConfiguration("pose_from")),
                 **reliability,
             },
-            [*topics, *remappings],
+            [*topics, *places, *remappings],
             namespace=name if before else None,
         )
 

@@ -33,7 +33,7 @@ def generate_launch_description() -> LaunchDescription:
             argument("output", "folder that the demonstrations are written to", "demonstrations"),
             argument("simulator", "start the simulated robot and its scripted expert", "false", BOOLEAN),
             argument("task", "of the simulator", "sushi"),
-            *rviz_arguments(camera_frame=simulator),
+            *rviz_arguments(camera_frame="false"),
         ],
         [
             managed_node(

@@ -52,8 +52,8 @@ def generate_launch_description() -> LaunchDescription:
             ),
             argument("seed", "seed of the first episode", "0"),
             argument("wait_for_reset", "begin when the service sim/reset is called", "false", BOOLEAN),
-            *tracker_arguments(image_reliability="reliable", compressed="false"),
-            *rviz_arguments(camera_frame="true"),
+            *tracker_arguments(image_reliability="reliable", compressed="false", pose_from="topic"),
+            *rviz_arguments(camera_frame="false"),
             joint_monitor_argument(),
         ],
         [

@@ -172,6 +172,7 @@ def test_sim_brings_the_documented_graph_up_and_down(run_folder, log, domain_id)
             "/policy/plan_check",
             "/policy/joints_image",
             "/recorder/status",
+            "/tf_static",
         }
         assert ours - elsewhere == set(documented) - elsewhere
         assert {topic: published[topic] for topic in ours} == {topic: documented[topic] for topic in ours}

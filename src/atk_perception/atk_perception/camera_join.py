@@ -152,6 +152,9 @@ def joined_observation(
         confidence=np.concatenate([part.confidence for part in seen]),
         repeats=max(part.repeats for part in seen),
         oldest_camera=oldest,
+        training_uv_px=None
+        if all(part.training_uv_px is None for part in seen)
+        else np.concatenate([part.policy_uv_px for part in seen]),
     )
 
 

@@ -2,6 +2,7 @@
 
 keypoints.yaml   ids and pixels on the template, camera name, image size, how the points were chosen
 template.png     the canonical template `I_can` itself
+calibration.yaml where its camera stood (camera_calibration.py), where that is known: for a camera that moves later
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from atk_perception.camera_calibration import CameraCalibration, CameraCalibrationError
 from atk_perception.correspondence.protocol import Template
+from atk_perception.viewpoint import PlacedCamera
 
 FORMAT_VERSION = 1
 KEYPOINTS_FILE = "keypoints.yaml"
+CALIBRATION_FILE = "calibration.yaml"
 
 
 class KeypointSetError(ValueError):
@@ -57,6 +61,7 @@ class KeypointSet:
         camera_name: the camera that took the template.
         template_rgb: (H, W, 3) uint8.
         chosen: how the points were chosen (strategy, seed, selection settings): plain YAML values, for people.
+        calibration: of the camera that took the template, when it did; None where it is not known.
 
     Raises:
         KeypointSetError: shapes disagree, an id appears twice, or a point lies outside the template.
@@ -68,6 +73,7 @@ class KeypointSet:
     camera_name: str
     template_rgb: NDArray[np.uint8]
     chosen: dict[str, Any] = field(default_factory=dict)
+    calibration: CameraCalibration | None = None
 
     def __post_init__(self) -> None:
         ids, uv_px, template_rgb = self.ids, self.uv_px, self.template_rgb
@@ -104,12 +110,19 @@ class KeypointSet:
         camera_name: str = "camera",
         ids: ArrayLike | None = None,
         chosen: dict[str, Any] | None = None,
+        calibration: CameraCalibration | None = None,
     ) -> KeypointSet:
         """A set from anything array-like; ids default to 0..N-1."""
         points = np.asarray(uv_px, np.float32).reshape(-1, 2)
         identity = np.arange(len(points)) if ids is None else np.asarray(ids)
         return cls(
-            name, identity.astype(np.int64), points, camera_name, np.asarray(template_rgb), dict(chosen or {})
+            name,
+            identity.astype(np.int64),
+            points,
+            camera_name,
+            np.asarray(template_rgb),
+            dict(chosen or {}),
+            calibration,
         )
 
     @property
@@ -130,6 +143,22 @@ class KeypointSet:
         """Image and points in the form that matchers take."""
         return Template(self.template_rgb, self.uv_px)
 
+    @property
+    def training_camera(self) -> PlacedCamera:
+        """The camera that took the template, in pixels of the template.
+
+        Raises:
+            KeypointSetError: the set does not say where it stood.
+        """
+        if self.calibration is None:
+            raise KeypointSetError(
+                f"keypoint set '{self.name}' does not say where its camera '{self.camera_name}' stood: there is no "
+                f"{CALIBRATION_FILE} beside its {KEYPOINTS_FILE}, which reprojection from another viewpoint needs. Put the "
+                "one of the camera as it stood in the demonstrations there ('ros2 run atk_perception calibrate_camera'), or "
+                "name it as camera.calibration in the robot description and select again"
+            )
+        return self.calibration.camera.scaled(self.image_width, self.image_height)
+
     def subset(self, ids: ArrayLike, *, chosen: dict[str, Any] | None = None) -> KeypointSet:
         """The points with these ids, in the order of this set.
 
@@ -149,7 +178,7 @@ class KeypointSet:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write keypoints.yaml and template.png into `folder`, which is created if needed."""
+        """Write keypoints.yaml, template.png and, where it is known, calibration.yaml into `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         content = _KeypointFile(
@@ -171,6 +200,10 @@ class KeypointSet:
             content.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110
         )
         (folder / KEYPOINTS_FILE).write_text(text)
+        if self.calibration is not None:
+            self.calibration.save(folder / CALIBRATION_FILE)
+        else:  # one of an earlier selection is that of another template
+            (folder / CALIBRATION_FILE).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> KeypointSet:
@@ -210,6 +243,11 @@ class KeypointSet:
                 f"{template_path} is {image_bgr.shape[1]}x{image_bgr.shape[0]}, "
                 f"but {KEYPOINTS_FILE} says {parsed.image_width}x{parsed.image_height}"
             )
+        try:
+            known = (path.parent / CALIBRATION_FILE).is_file()
+            calibration = CameraCalibration.load(path.parent / CALIBRATION_FILE) if known else None
+        except CameraCalibrationError as error:
+            raise KeypointSetError(str(error)) from error
         return cls.create(
             parsed.name,
             [entry.uv_px for entry in parsed.keypoints],
@@ -217,4 +255,5 @@ class KeypointSet:
             camera_name=parsed.camera_name,
             ids=[entry.id for entry in parsed.keypoints],
             chosen=parsed.chosen,
+            calibration=calibration,
         )

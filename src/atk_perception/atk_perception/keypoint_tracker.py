@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matcher
+from atk_perception.image_codec import DepthImage
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.tracking.protocol import Tracker
 from atk_perception.transfer import Transfer, TransferParameters, transfer
+from atk_perception.viewpoint import Viewpoint
 
 
 class TrackerState(IntEnum):
@@ -60,13 +62,15 @@ class KeypointObservation:
         stamp_ns: of the image.
         ids: (N,) int64, in the order of the keypoint set.
         uv_px: (N, 2) float32 in pixels of the keypoint set's image size; the last estimate where not visible.
-        visible: (N,) bool.
+        visible: (N,) bool; with a `Viewpoint`, those alone of which it knows where the training camera would see them.
         confidence: (N,) float32 in [0, 1].
         tracker_state: see `TrackerState`.
         reason: why the tracker is in that state, for people.
         repeats: images in a row before this one with the very same pixels. No camera's noise does that; a driver
             that hangs and stamps its last picture anew does.
         oldest_camera: where several cameras were joined, the one with the oldest image, whose stamp this is; else ''.
+        training_uv_px: (N, 2) float32, `uv_px` as the training camera would see them; None where no `Viewpoint` is used.
+            Beside `uv_px`, not in its place: people look at the live image, the policy at the training camera's.
     """
 
     stamp_ns: int
@@ -78,10 +82,21 @@ class KeypointObservation:
     reason: str = ""
     repeats: int = 0
     oldest_camera: str = ""
+    training_uv_px: NDArray[np.float32] | None = None
+
+    @property
+    def policy_uv_px(self) -> NDArray[np.float32]:
+        """(N, 2) what a policy takes."""
+        return self.uv_px if self.training_uv_px is None else self.training_uv_px
 
 
 class KeypointTracker:
-    """A keypoint set followed through one image stream."""
+    """A keypoint set followed through one image stream.
+
+    Args:
+        viewpoint: for a camera that stands elsewhere than the training camera. It comes last: matching and tracking work
+            in the live image, and everybody who tracks (bags, nodes, replay) gets what the policy takes from here.
+    """
 
     def __init__(
         self,
@@ -89,9 +104,11 @@ class KeypointTracker:
         matcher: Matcher,
         tracker: Tracker[Any],
         parameters: KeypointTrackerParameters | None = None,
+        viewpoint: Viewpoint | None = None,
     ) -> None:
         self.keypoint_set = keypoint_set
         self.parameters = parameters or KeypointTrackerParameters()
+        self.viewpoint = viewpoint
         self._matcher = matcher
         self._tracker = tracker
         self._template = keypoint_set.template
@@ -109,6 +126,9 @@ class KeypointTracker:
         self._last_image: NDArray[np.uint8] | None = None
         self._repeats = 0
         self._uv_px = self.keypoint_set.uv_px.copy()
+        self._view_reason = ""
+        if self.viewpoint is not None:
+            self.viewpoint.reset()
 
     @property
     def state(self) -> TrackerState:
@@ -118,13 +138,18 @@ class KeypointTracker:
     @property
     def reason(self) -> str:
         """Why the tracker is in that state, for people."""
-        return self._reason
+        return self._reason + self._view_reason
 
-    def update(self, stamp_ns: int, frame_rgb: NDArray[np.uint8]) -> KeypointObservation:
+    def update(
+        self, stamp_ns: int, frame_rgb: NDArray[np.uint8], depth_m: DepthImage | None = None
+    ) -> KeypointObservation:
         """Keypoints in the next image, (H, W, 3) uint8 RGB.
 
         An image of another size and the same aspect ratio is rescaled to the template's. One of another aspect
         ratio is refused: TRANSFER_FAILED with the reason, and the track of earlier images is kept.
+
+        Args:
+            depth_m: (H', W') of the same instant, registered to the image, for a `Viewpoint` that needs it.
         """
         if (
             self._last_stamp_ns is not None
@@ -134,12 +159,13 @@ class KeypointTracker:
         self._last_stamp_ns = stamp_ns
         self._repeats = self._repeats + 1 if _same_picture(self._last_image, frame_rgb) else 0
         self._last_image = frame_rgb
-        return replace(self._observe(stamp_ns, frame_rgb), repeats=self._repeats)
+        seen = replace(self._observe(stamp_ns, frame_rgb), repeats=self._repeats)
+        return self._as_trained(seen, depth_m)
 
     def _observe(self, stamp_ns: int, frame_rgb: NDArray[np.uint8]) -> KeypointObservation:
         refusal = self._refusal(frame_rgb)
         if refusal:
-            return self.refuse(stamp_ns, refusal)
+            return self._unseen(stamp_ns, TrackerState.TRANSFER_FAILED, refusal)
         frame_rgb = self._to_template_size(frame_rgb)
 
         if self._tracking is not None:
@@ -154,7 +180,16 @@ class KeypointTracker:
 
     def refuse(self, stamp_ns: int, reason: str) -> KeypointObservation:
         """The answer to an image that cannot be used; what is known from earlier images is kept."""
-        return self._unseen(stamp_ns, TrackerState.TRANSFER_FAILED, reason)
+        return self._as_trained(self._unseen(stamp_ns, TrackerState.TRANSFER_FAILED, reason), None)
+
+    def _as_trained(self, seen: KeypointObservation, depth_m: DepthImage | None) -> KeypointObservation:
+        """What was seen, with where the training camera would have seen it."""
+        if self.viewpoint is None:
+            return seen
+        view = self.viewpoint.see(seen.uv_px, seen.visible, depth_m)
+        self._view_reason = f"; {view.reason}" if view.reason else ""
+        reason = seen.reason + self._view_reason
+        return replace(seen, visible=view.visible, training_uv_px=view.uv_px, reason=reason)
 
     def _refusal(self, frame_rgb: NDArray[np.uint8]) -> str:
         keypoint_set = self.keypoint_set
@@ -245,6 +280,12 @@ class KeypointTracker:
             state,
             reason,
         )
+
+
+def training_uv_px(message: Any) -> NDArray[np.float32] | None:
+    """(N, 2) of a KeypointArray, live or of a bag; None where it has none, as those of before there were any."""
+    values = np.asarray(getattr(message, "training_uv_px", ()), np.float32)
+    return values.reshape(-1, 2) if values.size else None
 
 
 def _same_picture(one: NDArray[np.uint8] | None, other: NDArray[np.uint8]) -> bool:

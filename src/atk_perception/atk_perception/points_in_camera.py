@@ -34,7 +34,7 @@ def depth_at(depth_m: DepthImage, uv_px: FloatArray) -> FloatArray:
     """(N,) depth [m] at pixels: the median of the readings about each; NaN where there is none.
 
     Args:
-        depth_m: (H, W), NaN where there is no reading.
+        depth_m: (H, W), NaN or 0 where there is no reading.
         uv_px: (N, 2) in pixels of the depth image.
     """
     height, width = depth_m.shape
@@ -45,7 +45,7 @@ def depth_at(depth_m: DepthImage, uv_px: FloatArray) -> FloatArray:
             continue
         column, row = round(float(u)), round(float(v))
         near = depth_m[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
-        readings = near[np.isfinite(near)]
+        readings = near[np.isfinite(near) & (near > 0.0)]
         if readings.size:
             found[k] = float(np.median(readings))
     return found

@@ -28,6 +28,7 @@ from sensor_msgs.msg import Joy
 
 from atk_interfaces.msg import RecordStatus
 from atk_interfaces.srv import RecordEpisode
+from atk_perception.bag_calibration import TF_TOPIC
 from atk_perception.frames import BagError
 from atk_perception.input_thread import InputThread
 from atk_perception.joystick import NO_BUTTON, Buttons
@@ -213,9 +214,12 @@ class RecordNode(ManagedNode):
         topics = self._await_topics()
         output = Path(self.parameter("output")).expanduser()
         path = output / (name or _next_name(output))
+        latched = [
+            topic for topic in topics if self._qos(topic).durability == DurabilityPolicy.TRANSIENT_LOCAL
+        ]
         definitions = {t: _definition(t) for t in topics.values() if t.startswith("atk_interfaces/")}
         with self._lock:
-            self._writer = DemonstrationWriter(path, topics, self._robot, definitions)
+            self._writer = DemonstrationWriter(path, topics, self._robot, definitions, latched)
             self._bag_path = str(path)
             self._ended_by_fault = ""
             self._written.clear()
@@ -279,6 +283,11 @@ class RecordNode(ManagedNode):
                 missing.append(resolved)
             else:
                 found[topic] = graph[resolved][0]
+        # Where cameras stand, for who moves one later; a demonstration serves without.
+        for topic in (*(c.pose_topic for c in robot.cameras), TF_TOPIC):
+            resolved = self.resolve_topic_name(topic)
+            if resolved in graph and self.count_publishers(topic) and _is_installed(graph[resolved][0]):
+                found[topic] = graph[resolved][0]
         if missing:
             raise RecordingError(
                 f"nobody publishes {missing}; there are {sorted(graph)}. Start the camera driver, the robot and the "
@@ -288,12 +297,16 @@ class RecordNode(ManagedNode):
 
     def _qos(self, topic: str) -> QoSProfile:
         """Reliable where every publisher is, so that nothing is lost; else best effort, which hears all."""
-        offers = [info.qos_profile.reliability for info in self.get_publishers_info_by_topic(topic)]
-        reliable = all(offer == ReliabilityPolicy.RELIABLE for offer in offers)
+        offers = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
+        reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+        # What was said once, before the recording, must be heard too.
+        latched = bool(offers) and all(
+            offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers
+        )
         return QoSProfile(
             depth=QUEUE_DEPTH,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.VOLATILE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
 
     def _on_message(self, topic: str, cdr: bytes) -> None:
@@ -390,6 +403,14 @@ def message_class(msgtype: str) -> Any:
     """
     package, _, name = msgtype.split("/")
     return getattr(import_module(f"{package}.msg"), name)
+
+
+def _is_installed(msgtype: str) -> bool:
+    try:
+        message_class(msgtype)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def _definition(msgtype: str) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -26,6 +27,17 @@ from atk_perception.robot_description import RobotDescription
 
 UNFINISHED_SUFFIX = ".recording"
 DISCARDED_SUFFIX = ".discarded"
+LATCHED = Qos(
+    history=QosHistory.KEEP_LAST,
+    depth=1,
+    reliability=QosReliability.RELIABLE,
+    durability=QosDurability.TRANSIENT_LOCAL,
+    deadline=QosTime(0, 0),
+    lifespan=QosTime(0, 0),
+    liveliness=QosLiveliness.AUTOMATIC,
+    liveliness_lease_duration=QosTime(0, 0),
+    avoid_ros_namespace_conventions=False,
+)
 SUCCESS, DISCARDED = "success", "discard"
 
 
@@ -41,6 +53,7 @@ class DemonstrationWriter:
         topics: topic -> ROS message type, such as ``sensor_msgs/msg/JointState``.
         robot: stored beside the messages, since it says what the topics mean.
         definitions: text of message definitions that ROS 2 Jazzy itself does not have, by type.
+        latched: those of `topics` whose last message is for who joins late, noted for who plays the bag.
 
     Raises:
         RecordingError: the bag exists already, a type is unknown, or the disk is full.
@@ -52,6 +65,7 @@ class DemonstrationWriter:
         topics: Mapping[str, str],
         robot: RobotDescription,
         definitions: Mapping[str, str] | None = None,
+        latched: Collection[str] = (),
     ) -> None:
         self._path = path
         self._partial = path.with_name(path.name + UNFINISHED_SUFFIX)
@@ -73,7 +87,10 @@ class DemonstrationWriter:
         for topic, msgtype in topics.items():
             try:
                 self._connections[topic] = self._writer.add_connection(
-                    f"/{topic.lstrip('/')}", msgtype, typestore=typestore
+                    f"/{topic.lstrip('/')}",
+                    msgtype,
+                    typestore=typestore,
+                    offered_qos_profiles=(LATCHED,) if topic in latched else (),
                 )
             except (WriterError, TypesysError) as error:
                 self.discard()

@@ -27,6 +27,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from atk_perception.camera_calibration import CameraCalibration, CameraCalibrationError
+from atk_perception.viewpoint import Plane
+
 FORMAT_VERSION = 1
 PACKAGE_SCHEME = "package://"
 
@@ -113,6 +116,9 @@ class Camera(_Model):
     Attributes:
         noiseless: a simulated camera whose pictures of a scene at rest are the same to the bit; that two are is then
             no sign that it hangs.
+        depth_topic: depth images registered to the image, where the camera has them.
+        calibration: where it stands, for reprojection (viewpoint.py). In the file it may be the path of what
+            `calibrate_camera` wrote; copies, as in bags and run folders, hold its entries.
     """
 
     name: str
@@ -124,6 +130,49 @@ class Camera(_Model):
     height: Annotated[int, Field(gt=0)]
     rate_hz: PositiveFloat
     noiseless: bool = False
+    depth_topic: TopicName | None = None
+    calibration: CameraCalibration | None = None
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is not there: a description is written, and known again, as before it could be."""
+        content: dict[str, Any] = serialise(self)
+        if not self.noiseless:
+            content.pop("noiseless", None)
+        return {key: value for key, value in content.items() if value is not None}
+
+    @property
+    def pose_topic(self) -> str:
+        """Where the pose of its optical frame is told (geometry_msgs/PoseStamped): beside camera_info."""
+        return _beside(self.camera_info_topic, "pose")
+
+    @property
+    def registered_depth_topic(self) -> str:
+        """`depth_topic`, or else where it would be: beside the images."""
+        return self.depth_topic or _beside(self.image_topic, "depth/image_raw")
+
+    @property
+    def is_rectified(self) -> bool:
+        """Whether its images are rectified, by the names that image_proc gives them."""
+        return self.image_topic.rpartition("/")[2].startswith("image_rect")
+
+
+class WorkPlane(_Model):
+    """What the task's points lie in or near, as a table top: a point of it [m] and its normal, in the base frame."""
+
+    point_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.0, 0.0, 0.0)
+    normal: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.0, 0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if math.hypot(*self.normal) < 1e-6:
+            raise ValueError("normal is 0; give a direction, as [0, 0, 1] for a table")
+        return self
+
+    @property
+    def plane(self) -> Plane:
+        """The same for computing with."""
+        return Plane(np.array(self.point_m), np.array(self.normal))
 
 
 class Topics(_Model):
@@ -210,6 +259,7 @@ class RobotDescription(_Model):
     home_rad: tuple[FiniteFloat, ...]
     camera: Camera
     more_cameras: tuple[Camera, ...] = ()
+    work_plane: WorkPlane | None = None
     topics: Topics
     command_sink: Literal[
         "forward_position", "joint_trajectory", "follow_joint_trajectory", "servo_joint", "servo_twist"
@@ -280,10 +330,12 @@ class RobotDescription(_Model):
 
     @model_serializer(mode="wrap")
     def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without an empty `more_cameras`: a robot with one camera is written, and known again, as before there were more."""
+        """Without an empty `more_cameras` or `work_plane`: such a robot is written, and known again, as before there were."""
         content: dict[str, Any] = serialise(self)
         if not self.more_cameras:
             content.pop("more_cameras", None)
+        if self.work_plane is None:
+            content.pop("work_plane", None)
         return content
 
     @property
@@ -333,11 +385,13 @@ class RobotDescription(_Model):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read and validate a robot description; a relative `kinematics.model` becomes absolute.
+        """Read and validate a robot description.
+
+        A relative `kinematics.model` becomes absolute; a `calibration` that is a path becomes what the file holds.
 
         Raises:
             RobotDescriptionError: the file is missing, is no YAML, has another format version, or
-                an entry is missing, unknown or out of range, or the model beside it is missing.
+                an entry is missing, unknown or out of range, or the model or calibration beside it is missing.
         """
         path = Path(path)
         try:
@@ -346,7 +400,7 @@ class RobotDescription(_Model):
             raise RobotDescriptionError(
                 f"robot description {path} cannot be read: {error.strerror}"
             ) from error
-        robot = cls.parse(text, source=str(path))
+        robot = cls._parse(text, str(path), path.parent)
         kinematics = robot.kinematics
         if kinematics is None or kinematics.model.startswith(PACKAGE_SCHEME):
             return robot
@@ -362,6 +416,10 @@ class RobotDescription(_Model):
     @classmethod
     def parse(cls, text: str, source: str) -> Self:
         """Validate the text of a robot description; `source` names it in errors."""
+        return cls._parse(text, source, None)
+
+    @classmethod
+    def _parse(cls, text: str, source: str, folder: Path | None) -> Self:
         try:
             content = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -376,6 +434,7 @@ class RobotDescription(_Model):
                 f"robot description {source} has format_version {version!r}; this version of ATK reads "
                 f"{FORMAT_VERSION}. Use the ATK release it was written for, or rewrite it after config/robots/."
             )
+        _resolve_calibrations(content, text, source, folder)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -392,8 +451,14 @@ class RobotDescription(_Model):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
 
     def fingerprint(self) -> str:
-        """Changes whenever an entry does, but where the model lies; what a recorded bag or a track cache was made for."""
-        entries = self.model_dump(mode="json", exclude={"kinematics": {"model"}})
+        """What a recorded bag or a track cache was made for.
+
+        Changes whenever an entry does, but where the model lies and where cameras stand: nobody tracks by that.
+        """
+        entries = self.model_dump(mode="json", exclude={"kinematics": {"model"}, "work_plane": True})
+        for camera in (entries["camera"], *entries.get("more_cameras", ())):
+            for entry in ("calibration", "depth_topic"):
+                camera.pop(entry, None)
         return hashlib.sha256(yaml.safe_dump(entries).encode()).hexdigest()[:16]
 
     def differences(self, other: RobotDescription) -> list[str]:
@@ -429,6 +494,43 @@ class RobotDescription(_Model):
             if camera.name not in names
         ]
         return found
+
+
+def _beside(topic: str, name: str) -> str:
+    folder, slash, _ = topic.rpartition("/")
+    return f"{folder}{slash}{name}"
+
+
+def _resolve_calibrations(content: dict[str, Any], text: str, source: str, folder: Path | None) -> None:
+    """Put what calibration files hold in the place of their paths.
+
+    Raises:
+        RobotDescriptionError: a file is missing or wrong; or the description is not a file itself, and names a path.
+    """
+    entries: list[tuple[tuple[int | str, ...], Any]] = [(("camera",), content.get("camera"))]
+    more = content.get("more_cameras")
+    entries += [
+        (("more_cameras", k), camera) for k, camera in enumerate(more if isinstance(more, list) else ())
+    ]
+    for location, camera in entries:
+        named = camera.get("calibration") if isinstance(camera, dict) else None
+        if not isinstance(named, str):
+            continue
+        where = f"  {'.'.join(map(str, location))}.calibration"
+        line = _line_of(text, (*location, "calibration"))
+        if folder is None:
+            raise RobotDescriptionError(
+                f"robot description {source} cannot be used:\n{where}: {named} is relative to a file that is not known; use "
+                f"RobotDescription.load{line}"
+            )
+        try:
+            camera["calibration"] = CameraCalibration.load(folder / Path(named).expanduser()).model_dump(
+                mode="json"
+            )
+        except CameraCalibrationError as error:
+            raise RobotDescriptionError(
+                f"robot description {source} cannot be used:\n{where}: {error}{line}"
+            ) from error
 
 
 def _line_of(text: str, location: tuple[int | str, ...]) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from geometry_msgs.msg import PoseStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
@@ -20,6 +22,8 @@ from visualization_msgs.msg import MarkerArray
 
 from atk_interfaces.msg import KeypointArray
 from atk_perception import foxglove_annotations
+from atk_perception.camera_calibration import CameraCalibrationError
+from atk_perception.camera_placing import POSE_SOURCES, CameraPlacing, ViewpointError, make_viewpoint
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import (
     DepthImage,
@@ -36,13 +40,23 @@ from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.markers import keypoint_markers
 from atk_perception.overlay import Overlay
 from atk_perception.points_in_camera import CalibrationError, depth_at, intrinsics, points_in_camera
+from atk_perception.record_node import message_class
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER, make_matcher, make_tracker
+from atk_perception.robot_description import RobotDescription
+from atk_perception.viewpoint import VIEWPOINTS, PlacedCamera
 
 # A third of a second at 30 Hz: a transfer takes about as long.
 QUEUE_DEPTH = 10
 RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 # A depth image this much older or newer shows the same scene, for somebody who looks at markers.
 DEPTH_AGE_NS = 100_000_000
+# A simulator in lock-step stands still until an image is answered: its depth image comes, however slow the machine is.
+SIMULATED_DEPTH_WAIT_S = 3.0
+# Depth images that are kept: their images may wait in the queue.
+DEPTH_DEPTH = 2 * QUEUE_DEPTH
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 
 
 class TrackerNode(ManagedNode):
@@ -86,6 +100,28 @@ class TrackerNode(ManagedNode):
             True,
             "place markers by camera/depth/image_raw, registered to the image, where there is one",
         )
+        self.declare(
+            "viewpoint",
+            "none",
+            f"give the policy what the training camera would see, where this one stands elsewhere: {', '.join(VIEWPOINTS)}. "
+            "plane: work_plane of the robot description; depth: camera/depth/image_raw, registered to the image",
+            read_only=True,
+        )
+        self.declare("robot", "", "robot description (YAML); needed with 'viewpoint'", read_only=True)
+        self.declare(
+            "pose_from",
+            POSE_SOURCES[0],
+            f"with 'viewpoint', who says where the camera stands: {', '.join(POSE_SOURCES)}. calibration: camera.calibration "
+            "of the robot description; topic: camera/pose (geometry_msgs/PoseStamped, latched); tf: /tf and /tf_static",
+            read_only=True,
+        )
+        self.declare(
+            "depth_wait_s",
+            0.1,
+            "with viewpoint 'depth', how long an image waits for the depth image of its stamp",
+            minimum=0.0,
+            maximum=1.0,
+        )
         self._lock = threading.Lock()
 
     # -- lifecycle ---------------------------------------------------------------------------------
@@ -99,7 +135,19 @@ class TrackerNode(ManagedNode):
             )
         keypoint_set = KeypointSet.load(folder)
         matcher, tracker = make_matcher(self.parameter("matcher")), make_tracker(self.parameter("tracker"))
-        self._keypoints = KeypointTracker(keypoint_set, matcher, tracker)
+        self._placing: CameraPlacing | None = None
+        viewpoint = None
+        if self.parameter("viewpoint") != "none":
+            if not self.parameter("robot"):
+                raise ViewpointError(
+                    f"viewpoint '{self.parameter('viewpoint')}' needs the parameter 'robot', a robot description (YAML): it says "
+                    "where the camera stands or what plane the points lie in"
+                )
+            robot = RobotDescription.load(self.parameter("robot"))
+            viewpoint = make_viewpoint(self.parameter("viewpoint"), keypoint_set, robot)
+            self._placing = CameraPlacing(keypoint_set, robot, self.parameter("pose_from"))
+            self.get_logger().info(self._placing.describe())
+        self._keypoints = KeypointTracker(keypoint_set, matcher, tracker, viewpoint=viewpoint)
         self._overlay = Overlay()
         self._camera_info: CameraInfo | None = None
         self._keypoints_publisher = self.create_publisher(KeypointArray, "keypoints", RELIABLE)
@@ -118,18 +166,23 @@ class TrackerNode(ManagedNode):
         self._images: queue.Queue[Any] = queue.Queue()
         self._dropped = self._processed = 0
         self._said_state = TrackerState.UNINITIALISED
+        self._is_useful = True  # the policy can see something of what is tracked
         self._latency_ms = self._busy_ms = 0.0
         self._worker = threading.Thread(target=self._work, name="tracker")
         self._worker.start()
         self._depth_inputs: InputThread | None = None
-        self._depth: Any = None
+        self._depths: deque[Any] = deque(maxlen=DEPTH_DEPTH)
+        self._depth_news = threading.Condition()
         topic = "camera/image_raw/compressed" if self.parameter("compressed") else "camera/image_raw"
         # image_transport's convention: what is published compressed is named so.
         self._image_topic = self.resolve_topic_name(topic)
         compressed = self._image_topic.endswith("/compressed")
         self._arrivals = self.watch_topic(self._image_topic, self.parameter("image_rate_hz"))
         self._answers = self.watch_topic("keypoints", self.parameter("image_rate_hz"))
+        # Before images: who waits for these to be heard then knows of depth too.
+        self._listen_to_depth(self._wants_depth())
         self._inputs = InputThread(self, "images")
+        self._subscribe_to_pose()  # before images, so that it is taken before an image that comes together with it
         self._inputs.subscribe(
             CompressedImage if compressed else Image,
             topic,
@@ -164,7 +217,7 @@ class TrackerNode(ManagedNode):
 
     def _on_image(self, message: Any) -> None:
         self._arrivals.tick(self.get_clock().now().nanoseconds, stamp_ns_of(message))
-        self._images.put(message)
+        self._images.put((message, None if self._placing is None else self._placing.camera))
         while self._images.qsize() > QUEUE_DEPTH:  # too slow for the camera: the newest images matter most
             try:
                 self._images.get_nowait()
@@ -174,12 +227,47 @@ class TrackerNode(ManagedNode):
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
+        if self._placing is not None:
+            self._placing.add_camera_info(message)
+
+    def _subscribe_to_pose(self) -> None:
+        """Listen to who says where the camera stands.
+
+        Raises:
+            CameraCalibrationError: TF is asked for, and its messages are not installed.
+        """
+        placing = self._placing
+        if placing is not None and placing.source == "topic":
+            self._inputs.subscribe(PoseStamped, "camera/pose", placing.add_pose, LATCHED)
+        elif placing is not None and placing.source == "tf":
+            try:
+                kind = message_class("tf2_msgs/msg/TFMessage")
+            except ImportError as error:
+                raise CameraCalibrationError(
+                    f"pose_from 'tf' needs the package tf2_msgs ({error}): apt install ros-jazzy-tf2-msgs. Without it, "
+                    "camera/pose (pose_from 'topic') or a calibration file says the same"
+                ) from error
+            # Everybody who publishes static transforms has latched one message.
+            latched = QoSProfile(
+                depth=100,
+                reliability=ReliabilityPolicy.RELIABLE,
+                durability=DurabilityPolicy.TRANSIENT_LOCAL,
+            )
+            self._inputs.subscribe(kind, "tf_static", placing.add_tf, latched)
+            self._inputs.subscribe(kind, "tf", placing.add_tf, QoSProfile(depth=100))
 
     def _on_depth(self, message: Image) -> None:
-        self._depth = message
+        with self._depth_news:
+            self._depths.append(message)
+            self._depth_news.notify_all()
+
+    def _wants_depth(self) -> bool:
+        viewpoint = self._keypoints.viewpoint
+        looked_at = self.parameter("depth") and self._marker_publisher.get_subscription_count()
+        return bool(looked_at or (viewpoint is not None and viewpoint.needs_depth))
 
     def _listen_to_depth(self, wanted: bool) -> None:
-        """Depth images are large: they are asked for only while somebody looks at markers."""
+        """Depth images are large: they are asked for only while they are needed, or somebody looks at markers."""
         if wanted and self._depth_inputs is None:
             self._depth_inputs = InputThread(self, "depth")
             self._depth_inputs.subscribe(
@@ -188,7 +276,8 @@ class TrackerNode(ManagedNode):
             self._depth_inputs.start()
         elif not wanted and self._depth_inputs is not None:
             self._depth_inputs.close()
-            self._depth_inputs, self._depth = None, None
+            self._depth_inputs = None
+            self._depths.clear()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
@@ -200,7 +289,8 @@ class TrackerNode(ManagedNode):
     # -- work --------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (message := self._images.get()) is not None:
+        while (queued := self._images.get()) is not None:
+            message, placed = queued
             started = time.perf_counter()
             stamp_ns = stamp_ns_of(message)
             image: RgbImage | None = None
@@ -210,14 +300,23 @@ class TrackerNode(ManagedNode):
                 self.get_logger().error(str(error), throttle_duration_sec=5.0)
                 seen = self._keypoints.refuse(stamp_ns, str(error))
             else:
+                depth_m = None
+                if (viewpoint := self._keypoints.viewpoint) is not None:
+                    if isinstance(placed, PlacedCamera):
+                        viewpoint.place(placed)
+                    else:
+                        viewpoint.lose(str(placed))
+                    if viewpoint.needs_depth:
+                        depth_m = self._depth_near(stamp_ns, self._depth_wait_s())
                 with self._lock:
-                    seen = self._keypoints.update(stamp_ns, image)
+                    seen = self._keypoints.update(stamp_ns, image, depth_m)
             self._publish(message.header, image, seen)
             now_ns = self.get_clock().now().nanoseconds
             self._answers.tick(now_ns, stamp_ns)
             self._busy_ms = 1e3 * (time.perf_counter() - started)
             self._latency_ms = (now_ns - stamp_ns) / 1e6
             self._processed += 1
+            self._is_useful = seen.training_uv_px is None or bool(seen.visible.any())
             self._say_change(seen)
 
     def _say_change(self, seen: KeypointObservation) -> None:
@@ -244,6 +343,7 @@ class TrackerNode(ManagedNode):
             visible=seen.visible.tolist(),
             repeats=seen.repeats,
             confidence=seen.confidence.tolist(),
+            training_uv_px=[] if seen.training_uv_px is None else seen.training_uv_px.ravel().tolist(),
         )
         self._keypoints_publisher.publish(message)
         if image is None:
@@ -279,15 +379,24 @@ class TrackerNode(ManagedNode):
         points_m = points_in_camera(uv_px, K, z_m)
         self._marker_publisher.publish(keypoint_markers(header, seen, points_m, plane_m))
 
-    def _depth_near(self, stamp_ns: int) -> DepthImage | None:
-        """The newest depth image, if it is of about this time."""
-        message = self._depth
+    def _depth_wait_s(self) -> float:
+        wait_s = float(self.parameter("depth_wait_s"))
+        return max(wait_s, SIMULATED_DEPTH_WAIT_S) if self.parameter("use_sim_time") else wait_s
+
+    def _depth_near(self, stamp_ns: int, wait_s: float = 0.0) -> DepthImage | None:
+        """The depth image nearest to this time, if it is of about it; one of this stamp or later may be waited for."""
+        with self._depth_news:
+            if wait_s:
+                self._depth_news.wait_for(
+                    lambda: any(stamp_ns_of(depth) >= stamp_ns for depth in self._depths), wait_s
+                )
+            message = min(self._depths, key=lambda depth: abs(stamp_ns_of(depth) - stamp_ns), default=None)
         if message is None or abs(stamp_ns_of(message) - stamp_ns) > DEPTH_AGE_NS:
             return None
         try:
             return depth_from_message(message)
         except ImageFormatError as error:
-            self.get_logger().warning(f"no depth for markers: {error}", throttle_duration_sec=10.0)
+            self.get_logger().warning(f"no depth: {error}", throttle_duration_sec=10.0)
             return None
 
     def _report(self) -> None:
@@ -297,11 +406,9 @@ class TrackerNode(ManagedNode):
         if self._processed == 0:
             self.set_diagnostic(WARN, f"no image yet on {self._image_topic}")
             return
-        self._listen_to_depth(
-            bool(self.parameter("depth") and self._marker_publisher.get_subscription_count())
-        )
+        self._listen_to_depth(self._wants_depth())
         state = self._keypoints.state
-        level = OK if state is TrackerState.TRACKING else WARN
+        level = OK if state is TrackerState.TRACKING and self._is_useful else WARN
         self.set_diagnostic(
             level,
             f"{state.name}: {self._keypoints.reason}",

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from atk_perception.correspondence.protocol import Template
 
 WIDTH, HEIGHT = 640, 480
+# An example that takes long says something about the machine, which others use too.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def random_texture(rng: np.random.Generator, height: int, width: int, contrast: float = 60.0) -> np.ndarray:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import atk_perception
+from atk_perception.bag_calibration import bag_viewpoint
 from atk_perception.camera_join import joined_observation
 from atk_perception.frames import BagError, Frame, read_frames, read_joined_frames
 from atk_perception.image_codec import RgbImage
@@ -36,8 +37,10 @@ from atk_perception.recording import DISCARDED_SUFFIX, UNFINISHED_SUFFIX
 from atk_perception.registry import make_matcher, make_tracker
 from atk_perception.robot_description import RobotDescription
 from atk_perception.transfer import TransferParameters
+from atk_perception.viewpoint import Viewpoint
 
 CACHE_FORMAT = 2
+Observer = Callable[[str, int, RgbImage], KeypointObservation]  # (camera, stamp [ns], image)
 _FIELDS = ("stamp_ns", "uv_px", "visible", "confidence", "robot", "action")
 
 
@@ -108,24 +111,47 @@ AS_CANDIDATES = KeypointTrackerParameters(transfer=TransferParameters(min_found_
 
 @dataclass(frozen=True)
 class Tracking:
-    """How demonstrations are tracked: names in atk_perception.registry."""
+    """How demonstrations are tracked: names in atk_perception.registry, and in atk_perception.viewpoint.VIEWPOINTS."""
 
     matcher: str
     tracker: str
+    viewpoint: str = "none"
 
     def keypoint_tracker(
-        self, keypoint_set: KeypointSet, parameters: KeypointTrackerParameters | None = None
+        self,
+        keypoint_set: KeypointSet,
+        parameters: KeypointTrackerParameters | None = None,
+        viewpoint: Viewpoint | None = None,
     ) -> KeypointTracker:
-        """A fresh tracker for one image stream."""
+        """A fresh tracker for one image stream, which may be of a camera that stands elsewhere."""
         return KeypointTracker(
-            keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker), parameters
+            keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker), parameters, viewpoint=viewpoint
         )
 
-    def keypoint_trackers(
-        self, sets: Iterable[KeypointSet], parameters: KeypointTrackerParameters | None = None
-    ) -> dict[str, KeypointTracker]:
-        """A fresh tracker per camera."""
-        return {points.camera_name: self.keypoint_tracker(points, parameters) for points in sets}
+    def observer(
+        self,
+        bag: Path,
+        sets: Iterable[KeypointSet],
+        robot: RobotDescription,
+        parameters: KeypointTrackerParameters | None = None,
+    ) -> Observer:
+        """A fresh tracker for every camera of a bag, as `read_joined_frames` asks them.
+
+        Raises:
+            ViewpointError, KeypointSetError, BagError: see `bag_viewpoint`.
+        """
+        by_name = {camera.name: camera for camera in robot.cameras}
+        trackers, depths = {}, {}
+        for points in sets:
+            name = points.camera_name
+            viewpoint, depths[name] = bag_viewpoint(self.viewpoint, bag, points, robot, by_name[name])
+            trackers[name] = self.keypoint_tracker(points, parameters, viewpoint)
+
+        def observe(camera: str, stamp_ns: int, image_rgb: RgbImage) -> KeypointObservation:
+            depth = depths[camera]
+            return trackers[camera].update(stamp_ns, image_rgb, None if depth is None else depth.at(stamp_ns))
+
+        return observe
 
 
 def find_bags(paths: Sequence[Path | str]) -> list[Path]:
@@ -177,14 +203,14 @@ def track_demonstration(
 
     Raises:
         BagError, JointStateError, ImageFormatError: see `read_frames`; or a camera was silent in the middle.
+        ViewpointError, KeypointSetError: something that `tracking.viewpoint` needs is missing, see `bag_viewpoint`.
     """
-    trackers = tracking.keypoint_trackers(candidates, AS_CANDIDATES)
     sets = [(points.camera_name, points) for points in candidates]
     frames = list(
         read_joined_frames(
             bag,
             robot,
-            lambda camera, stamp_ns, image: trackers[camera].update(stamp_ns, image),
+            tracking.observer(bag, candidates, robot, AS_CANDIDATES),
             lambda joined: joined_observation(joined, sets),
         )
     )
@@ -201,7 +227,7 @@ def track_demonstration(
     return Demonstration(
         bag.name,
         np.array([frame.stamp_ns for frame in frames], np.int64),
-        np.stack([s.uv_px for s in seen]),
+        np.stack([s.policy_uv_px for s in seen]),
         np.stack([s.visible for s in seen]),
         np.stack([s.confidence for s in seen]),
         np.stack([frame.robot.vector() for frame in frames]),
@@ -282,6 +308,9 @@ def _content_key(
         robot.fingerprint(),
     ):
         digest.update(f"{part};".encode())
+    if tracking.viewpoint != "none":
+        told = [points.calibration.dump() for points in candidates if points.calibration is not None]
+        digest.update("".join([tracking.viewpoint, robot.dump(), *told]).encode())
     for points in candidates:
         for array in (points.uv_px, points.template_rgb):
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from atk_perception.camera_placing import ViewpointError
 from atk_perception.frames import BagError, JointStateError
 from atk_perception.image_codec import ImageFormatError
+from atk_perception.keypoint_set import KeypointSetError
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from atk_perception.video import VideoError
+from atk_perception.viewpoint import VIEWPOINTS
 from atk_policy.demonstrations import DemonstrationError, find_bags
 from atk_policy.offline_report import Evaluation, summary, write_report
 from atk_policy.replay import Agreement, Replay, agreement, replay
@@ -29,8 +32,10 @@ USER_ERRORS = (
     ImageFormatError,
     JointStateError,
     RobotDescriptionError,
+    KeypointSetError,
     RunFolderError,
     VideoError,
+    ViewpointError,
 )
 
 
@@ -42,18 +47,19 @@ def evaluate(
     output: Path,
     folder: str,
     videos: int,
+    viewpoint: str = "none",
 ) -> Evaluation:
     """One run folder over all bags; the first `videos` of them also as video.
 
     Raises:
-        BagError, JointStateError, ImageFormatError, RunFolderError, VideoError: see `replay`.
+        BagError, JointStateError, ImageFormatError, RunFolderError, VideoError, ViewpointError: see `replay`.
     """
     replays: list[Replay] = []
     agreements: dict[str, Agreement] = {}
     filmed = [bag.name for bag in bags[:videos]]
     for bag in tqdm(bags, unit="bag", desc=label):
         video = output / folder / f"{bag.name}.mp4" if bag.name in filmed else None
-        replays.append(replay(bag, run, robot, video=video))
+        replays.append(replay(bag, run, robot, video=video, viewpoint=viewpoint))
         found = agreement(bag, run, robot, replays[-1].seen)
         if found is not None:
             agreements[bag.name] = found
@@ -78,6 +84,13 @@ def main() -> None:
     parser.add_argument(
         "--videos", type=int, default=3, help="bags that a video is made of (default: %(default)s)"
     )
+    parser.add_argument(
+        "--viewpoint",
+        choices=VIEWPOINTS,
+        default="none",
+        help="of bags whose camera stood elsewhere than in the demonstrations: reproject keypoints by work_plane of the robot "
+        "description or by the bag's depth images (default: %(default)s)",
+    )
     args = parser.parse_args()
     try:
         bags = find_bags(args.bags)
@@ -86,7 +99,7 @@ def main() -> None:
         robot = RobotDescription.load(args.robot) if args.robot else runs[0].robot
         folders = [""] if len(runs) == 1 else ["first", "second"]
         evaluations = [
-            evaluate(run, str(path), bags, robot, args.output, folder, args.videos)
+            evaluate(run, str(path), bags, robot, args.output, folder, args.videos, args.viewpoint)
             for run, path, folder in zip(runs, paths, folders, strict=True)
         ]
     except USER_ERRORS as error:

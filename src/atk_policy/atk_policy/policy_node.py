@@ -34,7 +34,7 @@ from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
 from atk_perception.camera_join import CameraJoin, joined_observation
 from atk_perception.frames import Frame, FrameAligner, JointStateError, robot_state_from_message, stamp_ns_of
 from atk_perception.input_thread import InputThread
-from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
+from atk_perception.keypoint_tracker import KeypointObservation, TrackerState, training_uv_px
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.robot_description import RobotDescription
 from atk_policy.command_output import CommandOutput
@@ -535,6 +535,7 @@ def _observation(message: KeypointArray, stamp_ns: int) -> KeypointObservation:
         np.asarray(message.confidence, np.float32),
         TrackerState(message.tracker_state),
         repeats=message.repeats,
+        training_uv_px=training_uv_px(message),
     )
 
 

@@ -290,7 +290,7 @@ class PolicyRunner:
     def _fault(self, seen: KeypointObservation) -> str:
         if not np.array_equal(seen.ids, self._run.keypoint_ids):
             return "keypoint_set_mismatch"
-        return "" if np.isfinite(seen.uv_px).all() else "keypoints_not_finite"
+        return "" if np.isfinite(seen.policy_uv_px).all() else "keypoints_not_finite"
 
     def _act(self, frame: Frame[KeypointObservation]) -> None:
         self._history.append(frame)
@@ -306,7 +306,7 @@ class PolicyRunner:
             self._history[max(0, newest - k * file.history_stride)] for k in range(file.history - 1, -1, -1)
         ]
         self.last_chunk = self._infer(
-            np.stack([f.payload.uv_px for f in frames]).astype(np.float32),
+            np.stack([f.payload.policy_uv_px for f in frames]).astype(np.float32),
             np.stack([f.payload.visible for f in frames]).astype(np.float32),
             np.stack([f.robot.vector() for f in frames]).astype(np.float32),
         ).astype(np.float64)

@@ -30,7 +30,7 @@ from atk_perception.frames import (
     stamp_ns_of,
 )
 from atk_perception.image_codec import RgbImage
-from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
+from atk_perception.keypoint_tracker import KeypointObservation, TrackerState, training_uv_px
 from atk_perception.overlay import Overlay
 from atk_perception.robot_description import RobotDescription
 from atk_perception.video import VideoWriter
@@ -97,20 +97,31 @@ class Replay:
         return errors
 
 
-def replay(bag: Path, run: RunFolder, robot: RobotDescription, *, video: Path | None = None) -> Replay:
+def replay(
+    bag: Path,
+    run: RunFolder,
+    robot: RobotDescription,
+    *,
+    video: Path | None = None,
+    viewpoint: str = "none",
+) -> Replay:
     """Stream one bag through tracker and runner.
 
     Args:
         video: also write the images of the first camera with the tracks drawn on them, as MP4.
+        viewpoint: how keypoints are reprojected into the training camera, a name in viewpoint.VIEWPOINTS.
 
     Raises:
         BagError, JointStateError, ImageFormatError: see `read_frames`.
+        ViewpointError, KeypointSetError: something that the viewpoint needs is missing, see `bag_viewpoint`.
         RunFolderError: the run folder does not fit the robot.
         VideoError: the video cannot be written.
     """
     torch.set_num_threads(1)  # as on the robot: the order of a sum decides the last digits
     robot = run.require_robot(robot)
-    trackers = Tracking(run.file.matcher, run.file.tracker).keypoint_trackers(run.keypoint_sets.values())
+    track = Tracking(run.file.matcher, run.file.tracker, viewpoint).observer(
+        bag, run.keypoint_sets.values(), robot
+    )
     runner = PolicyRunner(run, robot)
     overlay = Overlay()
     tracker_ms: dict[int, float] = {}
@@ -121,7 +132,7 @@ def replay(bag: Path, run: RunFolder, robot: RobotDescription, *, video: Path | 
 
         def observe(camera: str, stamp_ns: int, image_rgb: RgbImage) -> KeypointObservation:
             started = time.perf_counter()
-            observation = trackers[camera].update(stamp_ns, image_rgb)
+            observation = track(camera, stamp_ns, image_rgb)
             if camera != robot.camera.name:
                 return observation
             # Of two images with one stamp (a simulator that was reset) the first is the frame's, as in FrameAligner.
@@ -175,7 +186,7 @@ def _follow_recorded(
         seen = frame.payload
         yield (
             frame.stamp_ns,
-            seen.uv_px,
+            seen.policy_uv_px,
             seen.visible,
             seen.tracker_state is TrackerState.TRACKING,
             frame.action,
@@ -254,7 +265,8 @@ def agreement(
     shared = sorted(set(recorded) & set(seen))
     if shared:
         tracks_px = max(
-            float(np.nanmax(np.abs(recorded[s].uv_px - seen[s].uv_px), initial=0.0)) for s in shared
+            float(np.nanmax(np.abs(recorded[s].policy_uv_px - seen[s].policy_uv_px), initial=0.0))
+            for s in shared
         )
         if set(answers) <= set(recorded):
             again = _commands_again(bag, run, robot, answers, lambda stamp_ns: recorded[stamp_ns])
@@ -323,6 +335,7 @@ def _observation(message: Any) -> KeypointObservation:
         np.asarray(message.visible, np.bool_),
         np.asarray(message.confidence, np.float32),
         TrackerState(message.tracker_state),
+        training_uv_px=training_uv_px(message),
     )
 
 

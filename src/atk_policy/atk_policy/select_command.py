@@ -9,8 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from atk_perception.camera_placing import ViewpointError
 from atk_perception.frames import BagError, JointStateError, bag_robot
 from atk_perception.image_codec import ImageFormatError
+from atk_perception.keypoint_set import KeypointSetError
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from atk_policy.demonstrations import DemonstrationError, find_bags
 from atk_policy.run_folder import REPORT_FOLDER
@@ -22,9 +24,11 @@ USER_ERRORS = (
     DemonstrationError,
     ImageFormatError,
     JointStateError,
+    KeypointSetError,
     RobotDescriptionError,
     SelectionError,
     TrainingLogError,
+    ViewpointError,
 )
 
 DESCRIPTION = """\

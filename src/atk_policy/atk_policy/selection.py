@@ -14,9 +14,9 @@ import math
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from atk_perception.bag_calibration import bag_calibration
 from atk_perception.candidates import sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
@@ -95,6 +96,7 @@ class SelectionConfig(_Config):
     candidates: CandidateConfig = CandidateConfig()
     matcher: str = DEFAULT_MATCHER
     tracker: str = DEFAULT_TRACKER
+    viewpoint: Literal["none", "plane", "depth"] = "none"  # where cameras were moved between demonstrations
     template_demonstration: Annotated[int, Field(ge=0)] = 0
     held_out: Share = 0.1
     choice: ChoiceConfig = ChoiceConfig()
@@ -239,7 +241,7 @@ def select_keypoints(
     candidates = side_by_side(proposed)
 
     clock.start("track")
-    tracking = Tracking(config.matcher, config.tracker)
+    tracking = Tracking(config.matcher, config.tracker, config.viewpoint)
     work = output / WORK_FOLDER
     tracked = track_demonstrations(
         bags, proposed, robot, tracking, tracks or work / "tracks", workers=workers, report=clock.report
@@ -306,17 +308,21 @@ def propose_candidates(
             f"template_demonstration is {config.template_demonstration}, but there are {len(bags)} demonstrations; "
             f"give 0 to {len(bags) - 1}"
         )
+    template_bag = bags[config.template_demonstration]
+    template_rgb = first_image(template_bag, robot)
+    calibration = bag_calibration(template_bag, robot, robot.camera)
     if config.candidates.uv_px:
-        return _given_candidates(first_image(bags[config.template_demonstration], robot), robot, config)
+        return replace(_given_candidates(template_rgb, robot, config), calibration=calibration)
     # More first images than this tell nothing new about what differs between them.
     others = [b for b in bags if b != bags[config.template_demonstration]][:11]
-    template_rgb = first_image(bags[config.template_demonstration], robot)
     firsts = [template_rgb]
     for number, bag in enumerate(others):
         firsts.append(first_image(bag, robot))
         report((number + 1) / max(1, len(others)), bag.name)
     uv_px = focused_candidates(firsts, config.candidates, np.random.default_rng(config.seed))
-    return KeypointSet.create(config.name, uv_px, template_rgb, camera_name=robot.camera.name)
+    return KeypointSet.create(
+        config.name, uv_px, template_rgb, camera_name=robot.camera.name, calibration=calibration
+    )
 
 
 def _given_candidates(
@@ -551,7 +557,9 @@ def _training_key(
     demonstrations: Sequence[Demonstration], candidates: KeypointSet, config: SelectionConfig
 ) -> str:
     """Changes with anything that training depends on, so that a checkpoint is never continued wrongly."""
-    settings = config.model_dump(mode="json", exclude={"log", "ensemble_decay", "execution_horizon"})
+    # Of the viewpoint, tracks tell.
+    ignored = {"log", "ensemble_decay", "execution_horizon", "viewpoint"}
+    settings = config.model_dump(mode="json", exclude=ignored)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(candidates.uv_px.tobytes())
     for d in demonstrations:

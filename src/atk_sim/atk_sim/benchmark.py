@@ -8,7 +8,7 @@ interruption, or with more seeds, episodes or tasks to add to it.
     OUTPUT/TASK/demonstrations/         what was recorded
     OUTPUT/TASK/tracks/                 candidates in the demonstrations, for all methods
     OUTPUT/TASK/METHOD/seed_K/          what was learnt (for keypoint methods a run folder)
-    OUTPUT/TASK/METHOD/seed_K/episodes.jsonl    one line per episode
+    OUTPUT/TASK/METHOD/seed_K/episodes.jsonl    one line per episode; with --viewpoint episodes_VIEWPOINT.jsonl
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tqdm import tqdm
 from atk_perception.image_codec import RgbImage
 from atk_perception.overlay import Overlay
 from atk_perception.robot_description import RobotDescription
+from atk_perception.viewpoint import VIEWPOINTS
 from atk_sim import demo
 from atk_sim.closed_loop_node import Episode
 from atk_sim.disturbances import DISTURBANCES, Disturbance
@@ -62,6 +63,12 @@ class Cell:
     seeds: tuple[int, ...]
     servo_noise: float
     videos: bool = False
+    viewpoint: str = "none"
+
+    @property
+    def episodes(self) -> Path:
+        """What came of its episodes."""
+        return self.folder / (EPISODES if self.viewpoint == "none" else f"episodes_{self.viewpoint}.jsonl")
 
     @property
     def demonstrations(self) -> Path:
@@ -79,11 +86,11 @@ class Cell:
         seeds = [int(bag.name.removeprefix("episode_")) for bag in bags]
         robot = RobotDescription.load(robot_file("sim_panda"))
         tracks = self.output / self.task / "tracks"
-        return Lesson(self.task, robot, bags, seeds, self.servo_noise, tracks)
+        return Lesson(self.task, robot, bags, seeds, self.servo_noise, tracks, self.viewpoint)
 
     def missing(self) -> list[tuple[str, int]]:
         """Episodes that were not driven yet; seeds first, so that an interrupted run has some of every column."""
-        done = {(row["disturbance"], row["seed"]) for row in read_episodes(self.folder / EPISODES)}
+        done = {(row["disturbance"], row["seed"]) for row in read_episodes(self.episodes)}
         wanted = [(disturbance, seed) for seed in self.seeds for disturbance in self.disturbances]
         return [entry for entry in wanted if entry not in done]
 
@@ -128,9 +135,9 @@ def run_cell(cell: Cell) -> None:
 
 def film(cell: Cell, simulation: Simulation, agent: Agent) -> None:
     """Drive the first success and the first failure of every column once more, and write videos of them."""
-    folder = cell.folder / "videos"
+    folder = cell.folder / cell.episodes.stem.replace("episodes", "videos")
     folder.mkdir(exist_ok=True)
-    rows = [row for row in read_episodes(cell.folder / EPISODES) if row["seed"] in cell.seeds]
+    rows = [row for row in read_episodes(cell.episodes) if row["seed"] in cell.seeds]
     for disturbance in cell.disturbances:
         for outcome, wanted in (("success", True), ("failure", False)):
             stem = folder / f"{disturbance.replace(':', '_')}_{outcome}"
@@ -152,7 +159,7 @@ def film(cell: Cell, simulation: Simulation, agent: Agent) -> None:
 
 
 def _append(cell: Cell, outcome: dict[str, Any]) -> None:
-    path = cell.folder / EPISODES
+    path = cell.episodes
     cut_short = path.is_file() and not path.read_bytes().endswith(b"\n")
     row = {"method": cell.method, "training_seed": cell.training_seed, **outcome}
     with path.open("a") as lines:
@@ -164,7 +171,9 @@ def run_cell_over_ros(cell: Cell, domain_id: int) -> None:
     path = robot_file("sim_panda")
     args = demo.parse_arguments(["--task", cell.task])
     with demo.Graph(
-        cell.folder / "logs", domain_id, lambda nodes: demo.start_run(nodes, args, path, cell.folder)
+        cell.folder / "logs",
+        domain_id,
+        lambda nodes: demo.start_run(nodes, args, path, cell.folder, cell.viewpoint),
     ) as client:
         for disturbance, seed in cell.missing():
             episode: Episode = client.run_policy(cell.task, disturbance, seed)
@@ -221,7 +230,7 @@ def summary(cells: list[Cell]) -> list[dict[str, Any]]:
     rows = []
     for cell in cells:
         wanted = set(cell.seeds)
-        episodes = [row for row in read_episodes(cell.folder / EPISODES) if row["seed"] in wanted]
+        episodes = [row for row in read_episodes(cell.episodes) if row["seed"] in wanted]
         for disturbance in cell.disturbances:
             mine = [row for row in episodes if row["disturbance"] == disturbance]
             rows.append(
@@ -302,6 +311,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--videos", action="store_true", help="of the first success and the first failure of every cell"
     )
     parser.add_argument(
+        "--viewpoint",
+        choices=VIEWPOINTS,
+        default="none",
+        help="reproject keypoints into the camera of the demonstrations, by the robot's work_plane or by depth images; "
+        "for column camera (default: %(default)s)",
+    )
+    parser.add_argument(
         "--ros",
         action="store_true",
         help="drive over ROS, through separate node processes (slower; only for methods with keypoints)",
@@ -330,6 +346,7 @@ def cells_of(args: argparse.Namespace) -> list[Cell]:
             tuple(range(first, first + args.episodes)),
             args.servo_noise,
             args.videos,
+            args.viewpoint,
         )
         for training_seed in range(args.training_seeds)
         for method in args.method or [name for name in METHODS if not METHODS[name].available()]

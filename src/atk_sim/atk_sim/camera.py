@@ -5,6 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from atk_perception.camera_calibration import CameraCalibration
+from atk_perception.rigid_transforms import quaternion_xyzw
+
+# The robot's base stands in the world's origin.
+BASE_FRAME = "world"
+
 FloatArray = NDArray[np.float64]
 
 
@@ -43,6 +49,17 @@ class CameraPlacement:
         """(3, 3) camera matrix K [px] with pixel centres at integers."""
         focal_px = height / 2 / np.tan(self.vertical_field_rad / 2)
         return np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1.0]])
+
+    def calibration(self, width: int, height: int) -> CameraCalibration:
+        """What calibrating it would find, if nothing were ever measured wrong."""
+        return CameraCalibration(
+            base_frame=BASE_FRAME,
+            image_width=width,
+            image_height=height,
+            camera_matrix=tuple(self.intrinsics(width, height).ravel().tolist()),
+            translation_m=tuple(self.T_world_camera[:3, 3].tolist()),
+            rotation_xyzw=tuple(quaternion_xyzw(self.T_world_camera).tolist()),
+        )
 
 
 def project(points_m: FloatArray, T_world_camera: FloatArray, K: FloatArray) -> tuple[FloatArray, FloatArray]:

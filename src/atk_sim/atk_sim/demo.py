@@ -225,13 +225,20 @@ def small_run(folder: Path, robot: Path, demonstrations: int, domain_id: int) ->
     return run
 
 
-def start_run(nodes: NodeGraph, args: argparse.Namespace, robot: Path, run_folder: Path) -> None:
-    """The nodes that a run folder drives the simulated robot with."""
+def start_run(
+    nodes: NodeGraph, args: argparse.Namespace, robot: Path, run_folder: Path, viewpoint: str = "none"
+) -> None:
+    """The nodes that a run folder drives the simulated robot with.
+
+    Args:
+        viewpoint: of the tracker; the simulator says where its camera stands.
+    """
     image_topic = RobotDescription.load(robot).camera.image_topic
     reliable = {f"qos_overrides./{image_topic}.subscription.reliability": "reliable"}
     run = {"run_folder": str(run_folder), "use_sim_time": True}
     nodes.start("atk_sim", "sim_robot_node", _sim_parameters(args, robot))
-    nodes.start("atk_perception", "tracker_node", {**run, **reliable})
+    view = {"viewpoint": viewpoint, "robot": str(robot), "pose_from": "topic"}
+    nodes.start("atk_perception", "tracker_node", {**run, **reliable, **view})
     nodes.start("atk_policy", "policy_node", {**run, "robot": str(robot)})
 
 

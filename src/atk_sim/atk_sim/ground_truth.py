@@ -72,7 +72,7 @@ def locate(
     world: World, renderer: CameraRenderer, points: AttachedPoints
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Pixels (N, 2) of attached points now, and whether each is visible (N,)."""
-    in_world = _in_world(world, points)
+    in_world = world_positions(world, points)
     on_cloth = points.sides != 0
     turned_away = np.zeros(len(on_cloth), np.bool_)
     if on_cloth.any():
@@ -98,11 +98,12 @@ def locate(
 def project_attached(world: World, points: AttachedPoints, camera: Camera) -> FloatArray:
     """Pixels (N, 2) of attached points now, hidden or not; needs no rendering."""
     K = world.camera.intrinsics(camera.width, camera.height)
-    uv_px, _ = project(_in_world(world, points), world.camera.T_world_camera, K)
+    uv_px, _ = project(world_positions(world, points), world.camera.T_world_camera, K)
     return uv_px
 
 
-def _in_world(world: World, points: AttachedPoints) -> FloatArray:
+def world_positions(world: World, points: AttachedPoints) -> FloatArray:
+    """(N, 3) where attached points are in the world now [m]."""
     rotation = world.data.xmat[points.body_ids].reshape(-1, 3, 3)
     place: FloatArray = world.data.xpos[points.body_ids] + np.einsum(
         "nij,nj->ni", rotation, points.position_body_m

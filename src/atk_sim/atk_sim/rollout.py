@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from atk_perception.camera_placing import make_viewpoint, require_same_base
 from atk_perception.frames import Frame, RobotState
 from atk_perception.image_codec import RgbImage
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
@@ -201,17 +202,38 @@ class KeypointAgent:
 
     Args:
         exact: for telling why an episode failed; None leaves that to the tracker's own state.
+        viewpoint: how keypoints are reprojected into the training camera, a name in viewpoint.VIEWPOINTS. The simulator says
+            where its camera stands, as TF or a calibration would.
+
+    Raises:
+        ViewpointError, KeypointSetError: something that the viewpoint needs is missing.
     """
 
-    def __init__(self, run: RunFolder, robot: RobotDescription, exact: ExactTracks | None = None) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        robot: RobotDescription,
+        exact: ExactTracks | None = None,
+        viewpoint: str = "none",
+    ) -> None:
         self._run, self._robot, self._exact = run, robot, exact
-        self._tracker = Tracking(run.file.matcher, run.file.tracker).keypoint_tracker(run.keypoint_set)
+        self._viewpoint = make_viewpoint(viewpoint, run.keypoint_set, robot)
+        self._tracker = Tracking(run.file.matcher, run.file.tracker).keypoint_tracker(
+            run.keypoint_set, self._viewpoint
+        )
 
     def begin(self, simulation: Simulation) -> None:
         """See `Agent`."""
         self._tracker.reset()
         self._runner = PolicyRunner(self._run, self._robot)
         self._runner.start()
+        if self._viewpoint is not None:
+            camera = self._robot.camera
+            calibration = simulation.world.camera.calibration(camera.width, camera.height)
+            require_same_base(
+                self._run.keypoint_set.calibration, calibration.base_frame, "the simulator's camera"
+            )
+            self._viewpoint.place(calibration.camera)
         if self._exact is not None:
             self._exact.begin(simulation)
 
@@ -219,7 +241,9 @@ class KeypointAgent:
         """See `Agent`."""
         if simulation.image_lost:
             return _answer(self._runner.hold(stamp_ns, "image_stale"))
-        seen = self._tracker.update(stamp_ns, simulation.rgb())
+        needs_depth = self._viewpoint is not None and self._viewpoint.needs_depth
+        depth_m = simulation.depth() if needs_depth else None
+        seen = self._tracker.update(stamp_ns, simulation.rgb(), depth_m)
         wrong = None if self._exact is None else self._exact.wrong(simulation, seen)
         measured = simulation.measured()
         state = RobotState(stamp_ns, measured[:-1], float(measured[-1]))

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped, TransformStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -32,9 +34,9 @@ from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import fill_depth_message, fill_png_message, fill_rgb_message
 from atk_perception.input_thread import InputThread
 from atk_perception.managed_node import OK, WARN, ManagedNode, run_node
-from atk_perception.record_node import STATUS_QOS
+from atk_perception.record_node import STATUS_QOS, message_class
 from atk_perception.robot_description import Camera, RobotDescription
-from atk_sim.camera import CameraPlacement, FloatArray
+from atk_sim.camera import BASE_FRAME, CameraPlacement, FloatArray
 from atk_sim.graph import robot_file
 from atk_sim.robots.panda import FINGER_JOINTS
 from atk_sim.simulation import Simulation
@@ -60,6 +62,7 @@ class _View:
     png: Any
     depth: Any
     info: Any
+    pose: Any
 
 
 class SimRobotNode(ManagedNode):
@@ -122,6 +125,9 @@ class SimRobotNode(ManagedNode):
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
         self._joints_publisher = self.create_publisher(JointState, topics.joint_states, JOINT_STATE_DEPTH)
         self._views = [self._view(camera) for camera in robot.cameras]
+        self._tf_publisher, self._tf_class = None, _tf_message()
+        if self._tf_class is not None:
+            self._tf_publisher = self.create_publisher(self._tf_class, "tf_static", STATUS_QOS)
         self._episode_publisher = self.create_publisher(EpisodeStatus, "sim/episode", RELIABLE)
         self._arm_publisher = self.create_publisher(Float64MultiArray, topics.command, 10)
         self._gripper_publisher = self.create_publisher(Float64MultiArray, topics.gripper_command, 10)
@@ -141,13 +147,13 @@ class SimRobotNode(ManagedNode):
         )
 
     def _view(self, camera: Camera) -> _View:
-        depth_topic = f"{camera.image_topic.rsplit('/', 1)[0]}/depth/image_raw"
         return _View(
             camera,
             image=self.create_publisher(Image, camera.image_topic, RELIABLE),
             png=self.create_publisher(CompressedImage, f"{camera.image_topic}/compressed", RELIABLE),
-            depth=self.create_publisher(Image, depth_topic, RELIABLE),
+            depth=self.create_publisher(Image, camera.registered_depth_topic, RELIABLE),
             info=self.create_publisher(CameraInfo, camera.camera_info_topic, RELIABLE),
+            pose=self.create_publisher(PoseStamped, camera.pose_topic, STATUS_QOS),
         )
 
     def activate(self) -> None:
@@ -293,6 +299,7 @@ class SimRobotNode(ManagedNode):
             self.get_logger().error(str(error))
         else:
             self._driver, self._running = driver, True
+            self._publish_poses()
             # The last image of the episode before had this stamp; a second one would be taken for a repetition.
             self._time_ns += round(1e9 / self._robot.camera.rate_hz)
             if driver == TOPICS and self.parameter("lockstep"):
@@ -378,9 +385,10 @@ class SimRobotNode(ManagedNode):
         while time.monotonic() < deadline and not self._stop.is_set():
             # Who is known in the graph must hear too: the policy answers when every tracker has seen the image.
             heard = all(
-                view.image.get_subscription_count()
-                >= max(number == 0, self.count_subscribers(view.image.topic_name))
+                publisher.get_subscription_count()
+                >= max(needed, self.count_subscribers(publisher.topic_name))
                 for number, view in enumerate(self._views)
+                for publisher, needed in ((view.image, number == 0), (view.depth, False))
             )
             if self._policies() and heard:
                 return
@@ -481,6 +489,26 @@ class SimRobotNode(ManagedNode):
         message.position = [*measured[:-1].tolist(), finger_m, finger_m]
         self._joints_publisher.publish(message)
 
+    def _publish_poses(self) -> None:
+        """Where every camera stands in this episode: as a calibration would tell it, beside camera_info and in TF."""
+        assert self._simulation is not None
+        told = []
+        for view, placement in zip(self._views, self._simulation.world.placements, strict=True):
+            header = Header(stamp=_time(self._time_ns), frame_id=BASE_FRAME)
+            told.append(_transform(header, view.camera, placement))
+            message = PoseStamped(header=header)
+            place, turn = told[-1].transform.translation, told[-1].transform.rotation
+            position, orientation = message.pose.position, message.pose.orientation
+            position.x, position.y, position.z = place.x, place.y, place.z
+            orientation.x, orientation.y, orientation.z, orientation.w = turn.x, turn.y, turn.z, turn.w
+            view.pose.publish(message)
+        if self._tf_publisher is not None and self._tf_class is not None:
+            self._tf_publisher.publish(self._tf_class(transforms=told))
+        # Who tracks the first image must know by then.
+        for publisher in (self._tf_publisher, *(view.pose for view in self._views)):
+            if publisher is not None and publisher.get_subscription_count():
+                publisher.wait_for_all_acked(Duration(seconds=1.0))
+
     def _publish_images(self, stamp_ns: int) -> None:
         assert self._simulation is not None
         simulation = self._simulation
@@ -518,6 +546,23 @@ class SimRobotNode(ManagedNode):
         )
         message.header.stamp = _time(stamp_ns)
         self._episode_publisher.publish(message)
+
+
+def _tf_message() -> Any | None:
+    """The class of TF's messages, which PyPI does not have; None where it is not installed."""
+    try:
+        return message_class("tf2_msgs/msg/TFMessage")
+    except ImportError:
+        return None
+
+
+def _transform(header: Header, camera: Camera, placement: CameraPlacement) -> TransformStamped:
+    calibration = placement.calibration(camera.width, camera.height)
+    message = TransformStamped(header=header, child_frame_id=camera.frame_id)
+    place, turn = message.transform.translation, message.transform.rotation
+    place.x, place.y, place.z = calibration.translation_m
+    turn.x, turn.y, turn.z, turn.w = calibration.rotation_xyzw
+    return message
 
 
 def _camera_info(header: Header, camera: Camera, placement: CameraPlacement) -> CameraInfo:

@@ -47,7 +47,7 @@ class KeypointMethod:
         exact = ExactTracks(
             simulation, lesson.task, lesson.seeds[0], run.keypoint_set.uv_px.astype(np.float64)
         )
-        return KeypointAgent(run, lesson.robot, exact)
+        return KeypointAgent(run, lesson.robot, exact, lesson.viewpoint)
 
 
 class Atk(KeypointMethod):

@@ -23,6 +23,7 @@ class Lesson:
         seeds: of the demonstrations: the simulator can show each of them again.
         servo_noise: that they were recorded with.
         tracks: folder for the tracks of candidates, which methods share.
+        viewpoint: whether methods with keypoints reproject them into the training camera, see `KeypointAgent`.
     """
 
     task: str
@@ -31,6 +32,7 @@ class Lesson:
     seeds: list[int]
     servo_noise: float
     tracks: Path
+    viewpoint: str = "none"
 
 
 class Method(Protocol):
