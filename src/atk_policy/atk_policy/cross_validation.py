@@ -17,6 +17,9 @@ from atk_policy.augmentation import Augmentation, AugmentationConfig
 from atk_policy.distillation import PolicyConfig, Report, StageConfig, TrainingData, distill, fold_of
 from atk_policy.policies.protocol import Policy
 
+# Of a fold that are looked at at once.
+BLOCK_FRAMES = 8_192
+
 
 def errors_of_sets(
     data: TrainingData,
@@ -78,10 +81,13 @@ def held_out_error(
     """Mean absolute error of the normalised action chunk on `frames` (M,), under failures that `seed` draws."""
     frames = frames if len(frames) else torch.arange(len(data))
     generator = torch.Generator().manual_seed(seed)
-    seen = augment.observe(data, frames, config.history, config.history_stride, generator)
-    seen = seen._replace(mask=mask.expand(len(frames), -1))
-    wanted = policy.target(seen, data.chunks(frames, config.horizon))
-    return float((policy.target(seen, policy.act(seen)) - wanted).abs().mean())
+    total = 0.0
+    for block in torch.split(frames, BLOCK_FRAMES):
+        seen = augment.observe(data, block, config.history, config.history_stride, generator)
+        seen = seen._replace(mask=mask.expand(len(block), -1))
+        wanted = policy.target(seen, data.chunks(block, config.horizon))
+        total += len(block) * float((policy.target(seen, policy.act(seen)) - wanted).abs().mean())
+    return total / len(frames)
 
 
 def knee(errors: npt.NDArray[np.float64], stable: npt.NDArray[np.bool_], limit: float) -> int:

@@ -54,11 +54,15 @@ from atk_policy.keypoint_choice import AUTOMATIC, PUBLISHED, Choice, ChoiceConfi
 from atk_policy.policies import DEFAULT_POLICY, make_policy
 from atk_policy.report import write_report
 from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder, SeenSet, check_execution_horizon
+from atk_policy.stored_rows import discard
 from atk_policy.training_log import LogConfig, TrainingLog, check_log
 
 Progress = Callable[[str, float, str], None]
+# More than so many tracked points, frames times candidates, are drawn from disk instead of memory (12 bytes each).
+IN_MEMORY_POINTS = 20_000_000
 STAGES = ("read", "track", "select", "measure", "refit", "report")
 WORK_FOLDER = ".select"
+ROWS_FOLDER = "rows"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -166,7 +170,7 @@ class SelectionResult:
 
     config: SelectionConfig
     candidates: KeypointSet
-    demonstrations: list[Demonstration]
+    demonstrations: Sequence[Demonstration]
     held_out: list[int]
     trackability: Trackability
     trackable: npt.NDArray[np.bool_]
@@ -424,7 +428,7 @@ def trackable_candidates(quality: Trackability, config: CandidateConfig) -> npt.
 
 
 def choose_set(
-    demonstrations: list[Demonstration],
+    demonstrations: Sequence[Demonstration],
     candidates: KeypointSet,
     config: SelectionConfig,
     *,
@@ -435,17 +439,26 @@ def choose_set(
 ) -> ChosenSet:
     """The keypoint set of tracked demonstrations, without the policy on it; see `choose_keypoints`.
 
+    Args:
+        checkpoints: folder of the files from which an interrupted choice continues, and for tracks that are too many for
+            memory; without it they are in memory, however many.
+
     Raises:
         SelectionError: no candidate is trackable.
     """
     training, held_out = split(len(demonstrations), config.held_out, config.seed)
     quality = trackability(demonstrations)
     trackable = trackable_candidates(quality, config.candidates)
-    seen = [d.keypoints(trackable) for d in demonstrations]
+    rows = None if checkpoints is None else checkpoints / ROWS_FOLDER
+    many = quality.frames * int(trackable.sum()) > IN_MEMORY_POINTS
+
+    def frames_of(which: list[int], name: str) -> TrainingData:
+        seen = (demonstrations[i].keypoints(trackable) for i in which)
+        return TrainingData.of(seen, folder=rows / name if rows is not None and many else None)
+
     choice = choose_keypoints(
-        TrainingData.of([seen[i] for i in training]),
-        TrainingData.of([seen[i] for i in held_out]) if held_out else None,
-        [seen[i] for i in training],
+        frames_of(training, "training"),
+        frames_of(held_out, "held_out") if held_out else None,
         candidates.uv_px[trackable],
         quality.score()[trackable],
         math.hypot(candidates.image_width, candidates.image_height),
@@ -459,13 +472,15 @@ def choose_set(
         log=log,
         checkpoints=checkpoints,
     )
+    if rows is not None:
+        discard(rows)
     keep = trackable.copy()
     keep[trackable] = choice.keep
     return ChosenSet(training, held_out, quality, trackable, choice, keep)
 
 
 def choose(
-    demonstrations: list[Demonstration],
+    demonstrations: Sequence[Demonstration],
     candidates: KeypointSet,
     config: SelectionConfig,
     work: Path,
@@ -496,15 +511,14 @@ def choose(
     )
     select_log.close()
     keep = found.keep
-    train = TrainingData.of([demonstrations[i] for i in found.training])
-    test = TrainingData.of([demonstrations[i] for i in found.held_out]) if found.held_out else None
+    train = TrainingData.of((demonstrations[i] for i in found.training), keep)
+    test = TrainingData.of((demonstrations[i] for i in found.held_out), keep) if found.held_out else None
 
     clock.start("refit")
-    kept = torch.from_numpy(keep)
     refit_log = TrainingLog(config.log, work, "refit")
     refit = distill(
-        train.keypoints(kept),
-        None if test is None else test.keypoints(kept),
+        train,
+        test,
         candidates.uv_px[keep],
         config.policy,
         config.augmentation,
@@ -528,7 +542,7 @@ def choose(
         choice=found.choice,
         keep=keep,
         refit_history=refit.history,
-        held_out_joint_error_rad=joint_error_by_horizon(refit, measured.keypoints(kept), config.policy),
+        held_out_joint_error_rad=joint_error_by_horizon(refit, measured, config.policy),
     )
     return Chosen(policy, refit.history.kept_record()[1], selection)
 

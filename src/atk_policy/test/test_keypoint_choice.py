@@ -37,11 +37,9 @@ def choose(scene, seed: int, **changes) -> tuple[Choice, np.ndarray, np.ndarray]
     demonstrations, kind, template = scene
     quality = trackability(demonstrations)
     able = quality.visible > 0.4
-    seen = [d.keypoints(able) for d in demonstrations]
     choice = choose_keypoints(
-        TrainingData.of(seen),
+        TrainingData.of(demonstrations, able),
         None,
-        seen,
         template[able],
         quality.score()[able],
         DIAGONAL_PX,
@@ -119,7 +117,7 @@ def test_all_stable_parts_are_taken_that_do_no_harm():
 def test_points_that_move_together_are_one_part_and_a_body_that_moves_otherwise_is_another():
     demonstrations, kind, template = make_demonstrations(12, 128, seed=1)
     able = np.isin(kind, [OBJECT, TARGET, STATIC, DISTRACTOR])
-    parts = rigid_parts(rigid_share([d.keypoints(able) for d in demonstrations], template[able]))
+    parts = rigid_parts(rigid_share(TrainingData.of(demonstrations, able), template[able]))
     for body in (OBJECT, TARGET, STATIC, DISTRACTOR):
         of_body = parts[kind[able] == body]
         assert len(set(of_body)) == 1
