@@ -24,7 +24,7 @@ from atk_perception.keypoint_set import KeypointSet
 from atk_policy.demonstrations import Demonstration, TrackedDemonstrations, trackability
 from atk_policy.distillation import StageConfig, TrainingData, distill
 from atk_policy.keypoint_choice import ChoiceConfig
-from atk_policy.selection import SelectionConfig, SelectionError, choose, peak_rss_mb, trackable_candidates
+from atk_policy.selection import SelectionConfig, SelectionError, Stopwatch, choose, peak_rss_mb, trackable_candidates
 
 WIDTH, HEIGHT = 640, 480
 JOINTS = 7
@@ -87,7 +87,7 @@ def few_steps(steps: int) -> SelectionConfig:
     return config.model_copy(update=changes)
 
 
-def benchmark(output: Path, count: int, frames: int, candidates: int, steps: int) -> dict[str, Any]:
+def benchmark(output: Path, count: int, frames: int, candidates: int, steps: int, workers: int) -> dict[str, Any]:
     """The figures, as in the last line of output.
 
     Raises:
@@ -98,8 +98,9 @@ def benchmark(output: Path, count: int, frames: int, candidates: int, steps: int
     points = KeypointSet.create("made_up", uv_px, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     work = output / "work"
     shutil.rmtree(work, ignore_errors=True)
+    clock = Stopwatch(lambda stage, fraction, detail: None)
     before_mb, begin = peak_rss_mb(), time.monotonic()
-    chosen = choose(demonstrations, points, config, work)
+    chosen = choose(demonstrations, points, config, work, workers=workers, clock=clock)
     seconds, peak_mb = time.monotonic() - begin, peak_rss_mb()
 
     able = trackable_candidates(trackability(demonstrations), config.candidates)
@@ -125,6 +126,7 @@ def benchmark(output: Path, count: int, frames: int, candidates: int, steps: int
         "kept": int(chosen.selection.keep.sum()),
         "steps": steps,
         "seconds": round(seconds, 1),
+        "seconds_by_stage": clock.seconds,
         "select_seconds_per_step": round(per_step, 3),
         "memory_before_mb": round(before_mb),
         "peak_memory_mb": round(peak_mb),
@@ -142,12 +144,15 @@ def main() -> None:
         ("frames", 200, "of each"),
         ("candidates", 512, "keypoints to choose from"),
         ("steps", 40, "of training in every stage"),
+        ("workers", 1, "processes that measure sets, where there are steps enough"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        figures = benchmark(args.output, args.demonstrations, args.frames, args.candidates, args.steps)
+        figures = benchmark(
+            args.output, args.demonstrations, args.frames, args.candidates, args.steps, args.workers
+        )
     except SelectionError as error:
         raise SystemExit(f"bench_scale: {error}") from error
     print(json.dumps(figures))

@@ -89,6 +89,7 @@ class StageConfig(_Config):
     learning_rate: Positive  # published: 1e-5 to 1e-4
     weight_decay: NotNegative = 1e-4
     ema: Probability = 0.995  # weights that are kept are a running mean over some 200 steps
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     folds: Count = 4  # of the demonstrations; member k leaves out fold k modulo `folds`
     # Of the gates, where there are any:
     gates: str = DEFAULT_GATES  # atk_policy.gates
@@ -307,7 +308,7 @@ def distill(
         records: how many points the curves have.
 
     Raises:
-        ValueError: a stage with a mask that is to keep its best weights or to end early.
+        ValueError: a stage with a mask that is to keep its best weights or to end early; a GPU is asked for that is not there.
     """
     if masked and (stage.keep != "last" or stage.patience):
         raise ValueError(
@@ -339,7 +340,7 @@ def distill(
             log(run.step, run.scalars())
             if checkpoint is not None:
                 run.save(checkpoint)
-    return Distilled(run.policies(), None if run.gates is None else run.gates.retention(), run.history)
+    return Distilled(run.policies(), None if run.gates is None else run.gates.retention().cpu(), run.history)
 
 
 class _Run:
@@ -360,7 +361,9 @@ class _Run:
         self._train, self._policy_config, self._stage = train, policy_config, stage
         self._augment = Augmentation(augmentation_config, template_uv_px)
         self._generator = torch.Generator().manual_seed(seed)
-        self._masks = masks
+        # What is random, and the frames, stay with the CPU, whose generator a checkpoint holds; the networks go to the device.
+        self._device = training_device(stage.device)
+        self._masks = None if masks is None else masks.to(self._device)
         # Members with other masks but the same fold differ in nothing else, neither weights nor batches nor failures:
         # so their errors differ by what the masks are worth, and not by luck.
         self._different = stage.members if masks is None else stage.folds
@@ -385,11 +388,15 @@ class _Run:
                 )
                 member.set_statistics(statistics)
                 self._members.append(member)
-        parameters, self._buffers = stack_module_state(list[nn.Module](self._members))
-        self._parameters: dict[str, Tensor] = {k: nn.Parameter(v.detach()) for k, v in parameters.items()}
+        parameters, buffers = stack_module_state(list[nn.Module](self._members))
+        self._buffers = {k: v.to(self._device) for k, v in buffers.items()}
+        self._parameters: dict[str, Tensor] = {
+            k: nn.Parameter(v.detach().to(self._device)) for k, v in parameters.items()
+        }
         self._ema = {k: v.detach().clone() for k, v in self._parameters.items()}
-        self.gates = make_gates(stage.gates, stage.members, points) if masked else None
+        self.gates = make_gates(stage.gates, stage.members, points).to(self._device) if masked else None
         self._penalty = Penalty(stage.penalty, stage.members)
+        self._penalty.state = self._penalty.state.to(self._device)
         groups: list[dict[str, Any]] = [
             {
                 "params": list(self._parameters.values()),
@@ -467,6 +474,7 @@ class _Run:
             sets = len(self._masks) // len(frames)
             action = action.repeat(sets, 1, 1, 1)
             seen = PolicyInput(*(v.repeat(sets, *[1] * (v.dim() - 1)) for v in seen if v is not None))
+        action, seen = action.to(self._device), self._moved(seen)
         if self.gates is not None:
             drawn = self.gates.sample(batch, generator)
             drawn = drawn if gates_learn else drawn.detach()
@@ -485,7 +493,11 @@ class _Run:
         if not skeleton.samples:
             return None
         chunk = torch.randn((*shape, skeleton.horizon, skeleton.joints + 1), generator=generator)
-        return Noise(chunk, torch.rand(shape, generator=generator))
+        return Noise(chunk.to(self._device), torch.rand(shape, generator=generator).to(self._device))
+
+    def _moved(self, seen: PolicyInput) -> PolicyInput:
+        """On the device."""
+        return PolicyInput(*(v.to(self._device) for v in seen if v is not None))
 
     def _losses(
         self, parameters: dict[str, Tensor], seen: PolicyInput, action: Tensor, noise: Noise | None
@@ -543,8 +555,8 @@ class _Run:
         """Frames and their chunks, the same for every member, under hard masks."""
         config, members = self._policy_config, self._stage.members
         for index in torch.split(data.every(MEASURED_FRAMES), 1024):
-            seen = data.seen(index, config.history, config.history_stride)
-            action = data.chunks(index, config.horizon)
+            seen = self._moved(data.seen(index, config.history, config.history_stride))
+            action = data.chunks(index, config.horizon).to(self._device)
             wide = PolicyInput(*(v.expand(members, *v.shape) for v in seen if v is not None))
             masks = self._masks if self.gates is None else self.gates.hard()
             if masks is not None:
@@ -611,7 +623,7 @@ class _Run:
                 self._ema[name].copy_(tensors[f"ema.{name}"])
             if self.gates is not None:
                 self.gates.phi.copy_(tensors["phi"])
-                self._penalty.state = tensors["price"]
+                self._penalty.state = tensors["price"].to(self._device)
         self._generator.set_state(tensors["generator"])
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -622,6 +634,17 @@ class _Run:
         self.step = int(facts["step"])
         self.history = DistillationHistory.model_validate(facts["history"])
         self.best.restore(tensors, facts["best"])
+
+
+def training_device(name: str) -> torch.device:
+    """Where the networks are trained: 'cpu', 'cuda', or 'auto' for a GPU where there is one.
+
+    Raises:
+        ValueError: 'cuda', and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch finds no GPU; give 'auto' or 'cpu'")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def fold_of(demonstrations: int, folds: int, seed: int | Sequence[int]) -> npt.NDArray[np.int64]:

@@ -131,6 +131,7 @@ def choose_keypoints(
     config: ChoiceConfig,
     *,
     seed: int,
+    workers: int = 1,
     start: Callable[[str], None] = lambda stage: None,
     report: Report = lambda fraction, detail: None,
     log: Log = lambda step, scalars: None,
@@ -142,6 +143,7 @@ def choose_keypoints(
         train, held_out: frames with those candidates. What is held out here is seen by nothing that chooses.
         template_uv_px: (C, 2). trackability: (C,) in [0, 1]. diagonal_px: of the image.
         stage: of the gates.
+        workers: processes that measure sets, see `errors_of_sets`.
         start: called with "select" and "measure" as they begin.
         checkpoints: folder of the files from which an interrupted choice continues.
     """
@@ -163,6 +165,7 @@ def choose_keypoints(
             augmentation,
             config.measure,
             seed=seed,
+            workers=workers,
             report=lambda fraction, detail: report(begin + (end - begin) * fraction, detail),
             checkpoint=file(name),
         )

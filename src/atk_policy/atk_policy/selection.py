@@ -213,6 +213,7 @@ def select_keypoints(
         robot: the robot that the demonstrations were recorded on.
         resume: continue from `.select`; False begins training anew (tracks stay cached: they
             depend on nothing but bags, candidates and tracker).
+        workers: processes that track, and that measure sets.
         tracks: folder of the track cache, for several selections from the same demonstrations.
         progress: called with (stage, share done, one line); what it raises ends the selection.
 
@@ -224,7 +225,7 @@ def select_keypoints(
     config = config or SelectionConfig()
     check_log(config.log)
     _check_packages(config.policy)
-    clock = _Stopwatch(progress)
+    clock = Stopwatch(progress)
     torch.manual_seed(config.seed)
     # These networks are small: handing their work to other threads costs more than it saves (5 times, measured).
     torch.set_num_threads(1)
@@ -248,7 +249,7 @@ def select_keypoints(
     tracked = track_demonstrations(
         bags, proposed, robot, tracking, tracks or work / "tracks", workers=workers, report=clock.report
     )
-    result = choose(tracked, candidates, config, work, resume=resume, clock=clock)
+    result = choose(tracked, candidates, config, work, resume=resume, workers=workers, clock=clock)
     result.selection.seconds, result.selection.cameras = clock.seconds, proposed
     keep = result.selection.keep
     first, *more = kept_of_each(
@@ -432,6 +433,7 @@ def choose_set(
     candidates: KeypointSet,
     config: SelectionConfig,
     *,
+    workers: int = 1,
     start: Callable[[str], None] = lambda stage: None,
     report: Callable[[float, str], None] = lambda fraction, detail: None,
     log: Log = lambda step, scalars: None,
@@ -440,6 +442,7 @@ def choose_set(
     """The keypoint set of tracked demonstrations, without the policy on it; see `choose_keypoints`.
 
     Args:
+        workers: processes that measure sets.
         checkpoints: folder of the files from which an interrupted choice continues, and for tracks that are too many for
             memory; without it they are in memory, however many.
 
@@ -467,6 +470,7 @@ def choose_set(
         config.select,
         config.choice,
         seed=config.seed,
+        workers=workers,
         start=start,
         report=report,
         log=log,
@@ -486,14 +490,15 @@ def choose(
     work: Path,
     *,
     resume: bool = True,
-    clock: _Stopwatch | None = None,
+    workers: int = 1,
+    clock: Stopwatch | None = None,
 ) -> Chosen:
     """Keypoint set and policy of tracked demonstrations: everything between tracks and run folder.
 
     Raises:
         SelectionError: no candidate is trackable.
     """
-    clock = clock or _Stopwatch(lambda stage, fraction, detail: None)
+    clock = clock or Stopwatch(lambda stage, fraction, detail: None)
     checkpoints = work / _training_key(demonstrations, candidates, config)
     if not resume:
         for file in checkpoints.glob("*.safetensors"):
@@ -504,6 +509,7 @@ def choose(
         demonstrations,
         candidates,
         config,
+        workers=workers,
         start=clock.start,
         report=clock.report,
         log=select_log,
@@ -594,7 +600,7 @@ def peak_rss_mb() -> float:
     return max(resource.getrusage(user).ru_maxrss for user in users) / 1024
 
 
-class _Stopwatch:
+class Stopwatch:
     """Times the stages and hands progress on."""
 
     def __init__(self, progress: Progress) -> None:

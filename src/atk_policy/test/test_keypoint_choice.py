@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 import pytest
+import torch
 from synthetic_demonstrations import (
     DISTRACTOR,
     FLICKER,
@@ -103,6 +106,49 @@ def test_a_set_is_measured_on_demonstrations_that_its_policy_was_not_trained_on_
     # The same set with a tracker that mostly fails is worth less.
     failing = AugmentationConfig(dropout=0.7, unseen_noise_px=60.0, cluster_offset_px=30.0)
     assert errors_of_sets(data, sets[:1], template, POLICY, failing, MEASURE, seed=0).mean() > 1.3 * good
+
+
+def test_errors_do_not_depend_on_how_many_processes_measure(tmp_path, monkeypatch):
+    demonstrations, kind, template = make_demonstrations(8, 24, steps=20, seed=5)
+    data = TrainingData.of(demonstrations, folder=tmp_path / "rows")
+    sets = np.stack([np.isin(kind, [OBJECT, TARGET]), kind == OBJECT, kind == STATIC])
+    stage = MEASURE.model_copy(update={"steps": 12, "batch": 16})
+    monkeypatch.setattr("atk_policy.cross_validation.WORKER_STEPS", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the processes
+
+    def errors(workers: int, **others) -> np.ndarray:
+        return errors_of_sets(
+            data,
+            sets,
+            template,
+            POLICY,
+            AugmentationConfig(),
+            stage,
+            seed=0,
+            workers=workers,
+            **others,
+        )
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel(fraction: float, detail: str) -> None:
+        raise Cancelled
+
+    try:
+        alone = errors(1)
+        assert np.array_equal(alone, errors(2, checkpoint=tmp_path / "path.safetensors"))
+        assert sorted(f.name for f in tmp_path.glob("path*")) == [
+            "path-1-of-2.safetensors",
+            "path-2-of-2.safetensors",
+        ]
+        before = set(multiprocessing.active_children())
+        with pytest.raises(Cancelled):
+            errors(2, report=cancel)
+        assert not set(multiprocessing.active_children()) - before
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_all_stable_parts_are_taken_that_do_no_harm():
