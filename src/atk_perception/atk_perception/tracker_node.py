@@ -36,7 +36,13 @@ from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.markers import keypoint_markers
 from atk_perception.overlay import Overlay
 from atk_perception.points_in_camera import CalibrationError, depth_at, intrinsics, points_in_camera
-from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER, make_matcher, make_tracker
+from atk_perception.registry import (
+    DEFAULT_INFERENCE,
+    DEFAULT_MATCHER,
+    DEFAULT_TRACKER,
+    make_matcher,
+    make_tracker,
+)
 
 # A third of a second at 30 Hz: a transfer takes about as long.
 QUEUE_DEPTH = 10
@@ -60,6 +66,13 @@ class TrackerNode(ManagedNode):
             read_only=True,
         )
         self.declare("tracker", DEFAULT_TRACKER, "backend that follows the points", read_only=True)
+        self.declare(
+            "inference_backend",
+            DEFAULT_INFERENCE,
+            "what the tracker's network runs in: default, or for 'atk' onnxruntime, once "
+            "'python -m atk_perception.learned.onnx_graphs' has written its graphs",
+            read_only=True,
+        )
         self.declare(
             "compressed",
             False,
@@ -98,7 +111,8 @@ class TrackerNode(ManagedNode):
                 "parameter 'run_folder' is empty; give a folder written by 'ros2 run atk_policy select'"
             )
         keypoint_set = KeypointSet.load(folder)
-        matcher, tracker = make_matcher(self.parameter("matcher")), make_tracker(self.parameter("tracker"))
+        matcher = make_matcher(self.parameter("matcher"))
+        tracker = make_tracker(self.parameter("tracker"), self.parameter("inference_backend"))
         self._keypoints = KeypointTracker(keypoint_set, matcher, tracker)
         self._overlay = Overlay()
         self._camera_info: CameraInfo | None = None

@@ -24,7 +24,14 @@ from atk_perception.keypoint_set import KeypointSet
 from atk_policy.demonstrations import Demonstration, TrackedDemonstrations, trackability
 from atk_policy.distillation import StageConfig, TrainingData, distill
 from atk_policy.keypoint_choice import ChoiceConfig
-from atk_policy.selection import SelectionConfig, SelectionError, Stopwatch, choose, peak_rss_mb, trackable_candidates
+from atk_policy.selection import (
+    SelectionConfig,
+    SelectionError,
+    Stopwatch,
+    choose,
+    peak_rss_mb,
+    trackable_candidates,
+)
 
 WIDTH, HEIGHT = 640, 480
 JOINTS = 7
@@ -87,7 +94,9 @@ def few_steps(steps: int) -> SelectionConfig:
     return config.model_copy(update=changes)
 
 
-def benchmark(output: Path, count: int, frames: int, candidates: int, steps: int, workers: int) -> dict[str, Any]:
+def benchmark(
+    output: Path, count: int, frames: int, candidates: int, steps: int, workers: int
+) -> dict[str, Any]:
     """The figures, as in the last line of output.
 
     Raises:

@@ -379,7 +379,10 @@ def trackability(demonstrations: Iterable[Demonstration]) -> Trackability:
     visible, confidence = np.zeros(0, np.int64), np.zeros(0, np.float32)
     for d in demonstrations:
         if not frames:
-            visible, confidence = np.zeros(d.visible.shape[1], np.int64), np.zeros(d.visible.shape[1], np.float32)
+            visible, confidence = (
+                np.zeros(d.visible.shape[1], np.int64),
+                np.zeros(d.visible.shape[1], np.float32),
+            )
         early.append(d.visible[: max(1, len(d) // 10)].any(axis=0))
         visible = visible + d.visible.sum(axis=0)
         confidence = np.concatenate([confidence[None], d.confidence * d.visible]).sum(axis=0)

@@ -23,9 +23,7 @@ FRAMES_MIN = 50  # that show both, or nothing is known
 FRAMES_MAX = 3000  # looked at in all; more say the same again
 
 
-def rigid_share(
-    data: TrainingData, template_uv_px: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
+def rigid_share(data: TrainingData, template_uv_px: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """(C, C) share of the frames that show both points in which they are as far apart as on the template.
 
     0 where fewer than FRAMES_MIN frames show both.

@@ -44,7 +44,7 @@ def test_rows_are_read_in_any_order_and_shape_and_by_another_process(tmp_path):
     assert rows[torch.arange(0)].shape == (0, 5, 2)
     again = pickle.loads(pickle.dumps(rows))
     assert np.array_equal(again[torch.arange(20)].numpy(), array)
-    with pytest.raises(IndexError, match="row 20 of .*rows"):
+    with pytest.raises(IndexError, match=r"row 20 of .*rows"):
         rows[torch.tensor([20])]
 
 
@@ -100,7 +100,9 @@ def test_a_selection_from_disk_chooses_the_same_and_leaves_no_rows(scene, tmp_pa
     disk = choose(cached, points, config, tmp_path / "disk")
     assert disk.selection.keep.tolist() == memory.selection.keep.tolist()
     # Only the sums of the normalisation are made in another order.
-    np.testing.assert_allclose(disk.selection.choice.path_errors, memory.selection.choice.path_errors, rtol=1e-3)
+    np.testing.assert_allclose(
+        disk.selection.choice.path_errors, memory.selection.choice.path_errors, rtol=1e-3
+    )
     assert not list((tmp_path / "disk").rglob("*.f32"))
     assert list((tmp_path / "disk").rglob("select.safetensors"))
 
