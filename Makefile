@@ -44,8 +44,8 @@ bench-perception: setup  ## trackers and matchers side by side (DATA=FOLDER: you
 bench-policy: setup  ## policy classes and encoders side by side: inference, training, held-out error (DATA=BAGS RUN=RUN_FOLDER: on yours)
 	@$(ENV) python -m atk_policy.bench_policy --output runs/bench_policy $(if $(DATA),--demonstrations $(DATA) --run-folder $(RUN)) $(if $(filter 1,$(QUICK)),--steps 200)
 
-bench-selection: setup  ## the automatic selection against the published one (DATA="FOLDER...": a folder of demonstrations per task; ABLATION=1)
-	@$(ENV) python -m atk_policy.bench_selection $(or $(DATA),runs/demo/demonstrations) --output runs/bench_selection $(if $(filter 1,$(ABLATION)),--ablation)
+bench-selection: setup  ## the automatic selection against the published one (DATA="FOLDER...": a folder of demonstrations per task; ABLATION=1), or memory and time with 1,000 made-up demonstrations (SCALE=1; ARGS=...)
+	@$(ENV) $(if $(filter 1,$(SCALE)),python -m atk_policy.bench_scale --output runs/bench_scale $(ARGS),python -m atk_policy.bench_selection $(or $(DATA),runs/demo/demonstrations) --output runs/bench_selection $(if $(filter 1,$(ABLATION)),--ablation))
 
 lint: setup  ## linters and types only
 	@$(ENV) tools/test.sh lint

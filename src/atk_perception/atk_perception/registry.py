@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from atk_perception.correspondence.protocol import Matcher
@@ -26,6 +26,7 @@ class Backend(Generic[Made]):
         device: "cpu", or "cuda" where it is too slow without.
         licence: SPDX name of code and weights, the stricter of the two.
         causal: whether a frame's answer depends on that frame and earlier ones only; True for every matcher.
+        inferences: what builds it to run in something else than it usually does, by name of that inference_backend.
     """
 
     make: Callable[[], Made]
@@ -34,6 +35,7 @@ class Backend(Generic[Made]):
     device: str
     licence: str
     causal: bool
+    inferences: Mapping[str, Callable[[], Made]] = field(default_factory=dict)
 
 
 def _atk_matcher() -> Matcher:
@@ -47,6 +49,13 @@ def _atk_tracker() -> Tracker[Any]:
     from atk_perception.tracking.atk import AtkTracker
 
     return AtkTracker()
+
+
+def _atk_tracker_on_graphs() -> Tracker[Any]:
+    from atk_perception.learned.backbone import load_backbone
+    from atk_perception.tracking.atk import AtkTracker
+
+    return AtkTracker(load_backbone(graphs=True))
 
 
 MATCHERS: dict[str, Backend[Matcher]] = {
@@ -92,11 +101,13 @@ TRACKERS: dict[str, Backend[Tracker[Any]]] = {
         device="cpu",
         licence="Apache-2.0",
         causal=True,
+        inferences={"onnxruntime": _atk_tracker_on_graphs},
     ),
 }
 
 DEFAULT_MATCHER = "sift"
 DEFAULT_TRACKER = "template_lk"
+DEFAULT_INFERENCE = "default"
 
 
 def make_matcher(name: str = DEFAULT_MATCHER) -> Matcher:
@@ -108,13 +119,24 @@ def make_matcher(name: str = DEFAULT_MATCHER) -> Matcher:
     return _look_up(MATCHERS, name, "matcher").make()
 
 
-def make_tracker(name: str = DEFAULT_TRACKER) -> Tracker[Any]:
+def make_tracker(name: str = DEFAULT_TRACKER, inference_backend: str = DEFAULT_INFERENCE) -> Tracker[Any]:
     """The tracker of that name.
 
+    Args:
+        inference_backend: what its network runs in; DEFAULT_INFERENCE: what it usually does.
+
     Raises:
-        ValueError: no such name.
+        ValueError: no such name, or it cannot run in that.
     """
-    return _look_up(TRACKERS, name, "tracker").make()
+    backend = _look_up(TRACKERS, name, "tracker")
+    if inference_backend == DEFAULT_INFERENCE:
+        return backend.make()
+    if inference_backend not in backend.inferences:
+        raise ValueError(
+            f"tracker '{name}' cannot run in inference_backend '{inference_backend}'; it can in: "
+            f"{', '.join((DEFAULT_INFERENCE, *sorted(backend.inferences)))}"
+        )
+    return backend.inferences[inference_backend]()
 
 
 def _look_up(backends: dict[str, Backend[Made]], name: str, kind: str) -> Backend[Made]:

@@ -41,7 +41,13 @@ from atk_perception.markers import keypoint_markers
 from atk_perception.overlay import Overlay
 from atk_perception.points_in_camera import CalibrationError, depth_at, intrinsics, points_in_camera
 from atk_perception.record_node import message_class
-from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER, make_matcher, make_tracker
+from atk_perception.registry import (
+    DEFAULT_INFERENCE,
+    DEFAULT_MATCHER,
+    DEFAULT_TRACKER,
+    make_matcher,
+    make_tracker,
+)
 from atk_perception.robot_description import RobotDescription
 from atk_perception.viewpoint import VIEWPOINTS, PlacedCamera
 
@@ -74,6 +80,13 @@ class TrackerNode(ManagedNode):
             read_only=True,
         )
         self.declare("tracker", DEFAULT_TRACKER, "backend that follows the points", read_only=True)
+        self.declare(
+            "inference_backend",
+            DEFAULT_INFERENCE,
+            "what the tracker's network runs in: default, or for 'atk' onnxruntime, once "
+            "'python -m atk_perception.learned.onnx_graphs' has written its graphs",
+            read_only=True,
+        )
         self.declare(
             "compressed",
             False,
@@ -134,7 +147,8 @@ class TrackerNode(ManagedNode):
                 "parameter 'run_folder' is empty; give a folder written by 'ros2 run atk_policy select'"
             )
         keypoint_set = KeypointSet.load(folder)
-        matcher, tracker = make_matcher(self.parameter("matcher")), make_tracker(self.parameter("tracker"))
+        matcher = make_matcher(self.parameter("matcher"))
+        tracker = make_tracker(self.parameter("tracker"), self.parameter("inference_backend"))
         self._placing: CameraPlacing | None = None
         viewpoint = None
         if self.parameter("viewpoint") != "none":

@@ -94,7 +94,8 @@ class Augmentation:
         # Points that are not seen hold on to their last estimate.
         unseen = torch.maximum(chance(config.dropout, points), neighbourhood(config.cluster_dropout))
         old = torch.maximum(observed - ago(config.unseen_frames), first) if config.unseen_frames else observed
-        uv_px = torch.where(unseen[..., None, :, None] > 0, data.seen(old, history, stride).uv_px, seen.uv_px)
+        old_uv_px = data.seen_uv_px(old, history, stride)
+        uv_px = torch.where(unseen[..., None, :, None] > 0, old_uv_px, seen.uv_px)
         visible = seen.visible * (1.0 - unseen[..., None, :])
 
         # Points that are seen in the wrong place.

@@ -70,7 +70,7 @@ class Task:
 
     name: str
     candidates: KeypointSet
-    demonstrations: list[Demonstration]
+    demonstrations: Sequence[Demonstration]
 
     @classmethod
     def load(cls, folder: Path, output: Path, config: SelectionConfig, workers: int, say: Say) -> Task:
@@ -144,7 +144,7 @@ def set_agreement(selected: Sequence[Selected], config: SelectionConfig) -> floa
     first = selected[0].task
     able = trackable_candidates(trackability(first.demonstrations), config.candidates)
     uv_px = first.candidates.uv_px[able]
-    parts = rigid_parts(rigid_share([d.keypoints(able) for d in first.demonstrations], uv_px))
+    parts = rigid_parts(rigid_share(TrainingData.of(first.demonstrations, able), uv_px))
     for s in selected:
         points = s.task.candidates.uv_px[s.keep]
         nearest = np.linalg.norm(points[:, None] - uv_px[None], axis=2).argmin(1)

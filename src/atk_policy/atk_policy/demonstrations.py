@@ -11,11 +11,12 @@ import hashlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import dropwhile
 from pathlib import Path
+from typing import overload
 from zipfile import BadZipFile
 
 import cv2
@@ -40,6 +41,8 @@ from atk_perception.transfer import TransferParameters
 from atk_perception.viewpoint import Viewpoint
 
 CACHE_FORMAT = 2
+# Tracks that are kept once they were read; those of 1,000 demonstrations with 512 candidates are 1.3 GB.
+MEMORY_BYTES = 256 << 20
 Observer = Callable[[str, int, RgbImage], KeypointObservation]  # (camera, stamp [ns], image)
 _FIELDS = ("stamp_ns", "uv_px", "visible", "confidence", "robot", "action")
 
@@ -82,6 +85,11 @@ class Demonstration:
             confidence=self.confidence[:, keep],
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all arrays."""
+        return sum(getattr(self, name).nbytes for name in _FIELDS)
+
     def save(self, path: Path) -> None:
         """Write as NPZ without objects; a kill at any moment leaves no half file of that name."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +117,45 @@ class Demonstration:
 AS_CANDIDATES = KeypointTrackerParameters(transfer=TransferParameters(min_found_fraction=0.05))
 
 
+class TrackedDemonstrations(Sequence[Demonstration]):
+    """Demonstrations in the files of a track cache, read when they are asked for.
+
+    The first MEMORY_BYTES of them stay in memory, so that a few dozen are read once and a thousand do not fill it.
+
+    Args:
+        files: of `Demonstration.save`. names: of the bags.
+
+    Raises:
+        DemonstrationError: by every access, see `Demonstration.load`.
+    """
+
+    def __init__(self, files: Sequence[Path], names: Sequence[str]) -> None:
+        self._files, self._names = files, names
+        self._held: dict[int, Demonstration] = {}
+        self._left = MEMORY_BYTES
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> Demonstration: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Demonstration]: ...
+
+    def __getitem__(self, index: int | slice) -> Demonstration | list[Demonstration]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if index in self._held:
+            return self._held[index]
+        demonstration = Demonstration.load(self._files[index], self._names[index])
+        if demonstration.nbytes <= self._left:
+            self._held[index] = demonstration
+            self._left -= demonstration.nbytes
+        return demonstration
+
+
 @dataclass(frozen=True)
 class Tracking:
     """How demonstrations are tracked: names in atk_perception.registry, and in atk_perception.viewpoint.VIEWPOINTS."""
@@ -125,7 +172,11 @@ class Tracking:
     ) -> KeypointTracker:
         """A fresh tracker for one image stream, which may be of a camera that stands elsewhere."""
         return KeypointTracker(
-            keypoint_set, make_matcher(self.matcher), make_tracker(self.tracker), parameters, viewpoint=viewpoint
+            keypoint_set,
+            make_matcher(self.matcher),
+            make_tracker(self.tracker),
+            parameters,
+            viewpoint=viewpoint,
         )
 
     def observer(
@@ -248,7 +299,7 @@ def track_demonstrations(
     *,
     workers: int = 2,
     report: Callable[[float, str], None] = lambda fraction, detail: None,
-) -> list[Demonstration]:
+) -> TrackedDemonstrations:
     """Track every bag, in parallel processes, each at most once in the life of the cache.
 
     Args:
@@ -261,7 +312,10 @@ def track_demonstrations(
     Raises:
         BagError, JointStateError, ImageFormatError: see `read_frames`; the first bad bag ends the work.
     """
-    files = {bag: cache_folder / f"{_content_key(bag, candidates, robot, tracking)}.npz" for bag in bags}
+    # Threads are enough to hash: the digest of a block does not hold Python's lock.
+    with ThreadPoolExecutor(workers) as threads:
+        keys = threads.map(lambda bag: _content_key(bag, candidates, robot, tracking), bags)
+        files = {bag: cache_folder / f"{key}.npz" for bag, key in zip(bags, keys, strict=True)}
     missing = [bag for bag, file in files.items() if not file.is_file()]
     done = len(bags) - len(missing)
     if done:
@@ -282,7 +336,7 @@ def track_demonstrations(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    return [Demonstration.load(files[bag], bag.name) for bag in bags]
+    return TrackedDemonstrations([files[bag] for bag in bags], [bag.name for bag in bags])
 
 
 def _one_thread() -> None:
@@ -313,6 +367,7 @@ def _content_key(
         digest.update("".join([tracking.viewpoint, robot.dump(), *told]).encode())
     for points in candidates:
         for array in (points.uv_px, points.template_rgb):
+            digest.update(f"{points.camera_name}{array.shape};".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     for file in sorted(p for p in bag.iterdir() if p.suffix in (".mcap", ".db3", ".zstd")):
         with file.open("rb") as stream:
@@ -323,11 +378,15 @@ def _content_key(
 
 @cache
 def _perception_version() -> str:
-    """Digest of the perception code: tracks of an older tracker are not those that the robot will see."""
-    digest = hashlib.sha256()
+    """Digest of the perception code, its weights and OpenCV's version.
+
+    Tracks of an older tracker are not those that the robot will see.
+    """
+    digest = hashlib.sha256(f"{cv2.__version__};{np.__version__};".encode())
     root = Path(atk_perception.__file__).parent
-    for file in sorted(root.rglob("*.py")):
+    for file in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".safetensors")):
         if not file.name.endswith("_node.py"):
+            digest.update(f"{file.relative_to(root)};".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -350,26 +409,34 @@ class Trackability:
         transferred: share of demonstrations in whose first tenth of frames the point was visible.
         visible: share of all frames in which it was visible.
         confidence: mean confidence where visible.
+        frames: how many there are.
     """
 
     transferred: npt.NDArray[np.float64]
     visible: npt.NDArray[np.float64]
     confidence: npt.NDArray[np.float64]
+    frames: int
 
     def score(self) -> npt.NDArray[np.float64]:
         """(C,) all three in one figure in [0, 1]."""
         return self.transferred * self.visible * self.confidence
 
 
-def trackability(demonstrations: Sequence[Demonstration]) -> Trackability:
-    """Measure `Trackability` over some demonstrations."""
-    early = [d.visible[: max(1, len(d) // 10)].any(axis=0) for d in demonstrations]
-    visible = np.concatenate([d.visible for d in demonstrations])
-    confidence = np.concatenate([d.confidence for d in demonstrations])
-    seen = np.maximum(visible.sum(axis=0), 1)
-    return Trackability(
-        np.mean(early, axis=0), visible.mean(axis=0), (confidence * visible).sum(axis=0) / seen
-    )
+def trackability(demonstrations: Iterable[Demonstration]) -> Trackability:
+    """Measure `Trackability` over some demonstrations, each looked at once."""
+    early, frames = [], 0
+    visible, confidence = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    for d in demonstrations:
+        if not frames:
+            visible, confidence = (
+                np.zeros(d.visible.shape[1], np.int64),
+                np.zeros(d.visible.shape[1], np.float32),
+            )
+        early.append(d.visible[: max(1, len(d) // 10)].any(axis=0))
+        visible = visible + d.visible.sum(axis=0)
+        confidence = np.concatenate([confidence[None], d.confidence * d.visible]).sum(axis=0)
+        frames += len(d)
+    return Trackability(np.mean(early, axis=0), visible / frames, confidence / np.maximum(visible, 1), frames)
 
 
 def iterate_tracks(demonstration: Demonstration) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:

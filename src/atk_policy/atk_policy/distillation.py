@@ -18,8 +18,9 @@ published that is one member with `gates` bernoulli, a fixed penalty and `cross_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,7 @@ from atk_policy.penalty import Penalty, PenaltyConfig
 from atk_policy.policies import DEFAULT_POLICY, check_policy, make_policy
 from atk_policy.policies.encoders import DEFAULT_ENCODER
 from atk_policy.policies.protocol import Noise, Policy, PolicyInput, Statistics, encode_action
+from atk_policy.stored_rows import RowWriter, StoredRows, writing
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -50,6 +52,10 @@ UV_SCALE_MIN_PX = 16.0
 # The same for robot and actions: encoder noise [rad, m] must not be blown up to unit size.
 ROBOT_SCALE_MIN = 0.01
 ACTION_SCALE_MIN = 0.005
+# Normalisation, and the curves of what is held out, are taken from at most so many frames, evenly spaced: more of a thousand
+# demonstrations say the same again, and cost memory and more time than the training.
+STATISTICS_FRAMES = 32_768
+MEASURED_FRAMES = 8_192
 # The loss of a sampling policy is measured at the same noise every time, or its curve would tell of the draw.
 EVALUATION_SEED = 0
 
@@ -83,6 +89,7 @@ class StageConfig(_Config):
     learning_rate: Positive  # published: 1e-5 to 1e-4
     weight_decay: NotNegative = 1e-4
     ema: Probability = 0.995  # weights that are kept are a running mean over some 200 steps
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     folds: Count = 4  # of the demonstrations; member k leaves out fold k modulo `folds`
     # Of the gates, where there are any:
     gates: str = DEFAULT_GATES  # atk_policy.gates
@@ -121,41 +128,58 @@ class TrainingData:
     """All frames of some demonstrations, flat: M frames, N keypoints.
 
     Attributes:
-        uv_px: (M, N, 2); visible: (M, N); robot: (M, J + 1); action: (M, J + 1), float32.
+        uv_px: (M, N, 2); visible: (M, N); robot: (M, J + 1); action: (M, J + 1), float32. The two of the keypoints are on
+            disk where they are many.
         first, last: (M,) index of the first and last frame of each frame's demonstration.
     """
 
-    uv_px: Tensor
-    visible: Tensor
+    uv_px: Tensor | StoredRows
+    visible: Tensor | StoredRows
     robot: Tensor
     action: Tensor
     first: Tensor
     last: Tensor
 
     @classmethod
-    def of(cls, demonstrations: Sequence[Demonstration]) -> TrainingData:
-        """Concatenate demonstrations.
+    def of(
+        cls,
+        demonstrations: Iterable[Demonstration],
+        keep: npt.NDArray[np.bool_] | None = None,
+        folder: Path | None = None,
+    ) -> TrainingData:
+        """Concatenate demonstrations, each looked at once and not held.
+
+        Args:
+            keep: (C,) the keypoints to take; None takes all.
+            folder: where to store the keypoints; None holds them in memory. It must stay as long as they are used.
 
         Raises:
             ValueError: there are none.
         """
-        if not demonstrations:
+        robot, action = _InMemory(), _InMemory()
+        lengths = []
+        with ExitStack() as open_files:
+            uv_px: _InMemory | RowWriter = _InMemory()
+            visible: _InMemory | RowWriter = _InMemory()
+            if folder is not None:
+                uv_px = open_files.enter_context(writing(folder / "uv_px.f32", np.float32))
+                visible = open_files.enter_context(writing(folder / "visible.u8", np.uint8))
+            for d in demonstrations:
+                lengths.append(len(d))
+                uv_px.append(d.uv_px if keep is None else np.ascontiguousarray(d.uv_px[:, keep]))
+                visible.append(d.visible if keep is None else np.ascontiguousarray(d.visible[:, keep]))
+                robot.append(d.robot)
+                action.append(d.action)
+        if not lengths:
             raise ValueError("no demonstrations to train on")
-        lengths = [len(d) for d in demonstrations]
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         first = np.repeat(starts, lengths)
         last = np.repeat(starts + np.array(lengths) - 1, lengths)
-
-        def joined(name: str) -> Tensor:
-            return torch.from_numpy(
-                np.concatenate([getattr(d, name) for d in demonstrations]).astype(np.float32)
-            )
-
         return cls(
-            joined("uv_px"),
-            joined("visible"),
-            joined("robot"),
-            joined("action"),
+            uv_px.stored(),
+            visible.stored(),
+            robot.stored(),
+            action.stored(),
             torch.from_numpy(first),
             torch.from_numpy(last),
         )
@@ -164,21 +188,35 @@ class TrainingData:
         return len(self.robot)
 
     def keypoints(self, keep: Tensor) -> TrainingData:
-        """The same frames with only the keypoints where `keep` (N,) is true."""
-        return TrainingData(
-            self.uv_px[:, keep], self.visible[:, keep], self.robot, self.action, self.first, self.last
-        )
+        """The same frames with only the keypoints where `keep` (N,) is true; all of them stay on disk, others are in memory."""
+
+        def kept(rows: Tensor | StoredRows) -> Tensor | StoredRows:
+            if isinstance(rows, StoredRows):
+                return rows if bool(keep.all()) else rows.columns(keep)
+            return rows[:, keep]
+
+        return replace(self, uv_px=kept(self.uv_px), visible=kept(self.visible))
+
+    def every(self, most: int) -> Tensor:
+        """(M',) at most `most` frames, evenly spaced over all."""
+        return torch.arange(0, len(self), max(1, -(-len(self) // most)))
 
     def seen(self, index: Tensor, history: int, stride: int) -> PolicyInput:
         """Inputs of the frames `index` (...,); before an episode's start its first frame is repeated."""
-        back = torch.arange(history - 1, -1, -1) * stride
-        frames = torch.maximum(index[..., None] - back, self.first[index][..., None])
+        frames = self._seen_frames(index, history, stride)
         return PolicyInput(self.uv_px[frames], self.visible[frames], self.robot[frames])
+
+    def seen_uv_px(self, index: Tensor, history: int, stride: int) -> Tensor:
+        """The keypoints' places of `seen`."""
+        return self.uv_px[self._seen_frames(index, history, stride)]
 
     def seen_robot(self, index: Tensor, history: int, stride: int) -> Tensor:
         """The robot's part of `seen`."""
+        return self.robot[self._seen_frames(index, history, stride)]
+
+    def _seen_frames(self, index: Tensor, history: int, stride: int) -> Tensor:
         back = torch.arange(history - 1, -1, -1) * stride
-        return self.robot[torch.maximum(index[..., None] - back, self.first[index][..., None])]
+        return torch.maximum(index[..., None] - back, self.first[index][..., None])
 
     def demonstration(self) -> Tensor:
         """(M,) the number of each frame's demonstration, 0 to D - 1."""
@@ -192,11 +230,16 @@ class TrainingData:
 
     def statistics(self, horizon: int) -> Statistics:
         """Normalisation over these frames; keypoints count where they are visible."""
-        weight = self.visible[..., None]
+        frames = self.every(STATISTICS_FRAMES)
+        uv_px, visible = self.uv_px, self.visible
+        # What is in memory and not too much is taken as it lies there: in another layout sums round otherwise.
+        if isinstance(uv_px, StoredRows) or isinstance(visible, StoredRows) or len(frames) < len(self):
+            uv_px, visible = uv_px[frames], visible[frames]
+        weight = visible[..., None]
         count = weight.sum(0).clamp_min(1.0)
-        uv_mean = (self.uv_px * weight).sum(0) / count
-        uv_variance = ((self.uv_px - uv_mean).square() * weight).sum(0) / count
-        encoded = encode_action(self.chunks(torch.arange(len(self)), horizon), self.robot)
+        uv_mean = (uv_px * weight).sum(0) / count
+        uv_variance = ((uv_px - uv_mean).square() * weight).sum(0) / count
+        encoded = encode_action(self.chunks(frames, horizon), self.robot[frames])
         return Statistics(
             uv_mean,
             uv_variance.sqrt().clamp_min(UV_SCALE_MIN_PX),
@@ -205,6 +248,20 @@ class TrainingData:
             encoded.mean(0),
             encoded.std(0).clamp_min(ACTION_SCALE_MIN),
         )
+
+
+class _InMemory:
+    """Takes rows as `RowWriter` does, and keeps them."""
+
+    def __init__(self) -> None:
+        self._pieces: list[npt.NDArray[Any]] = []
+
+    def append(self, rows: npt.NDArray[Any]) -> None:
+        self._pieces.append(rows)
+
+    def stored(self) -> Tensor:
+        """All of them as float32."""
+        return torch.from_numpy(np.concatenate(self._pieces).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -251,7 +308,7 @@ def distill(
         records: how many points the curves have.
 
     Raises:
-        ValueError: a stage with a mask that is to keep its best weights or to end early.
+        ValueError: a stage with a mask that is to keep its best weights or to end early; a GPU is asked for that is not there.
     """
     if masked and (stage.keep != "last" or stage.patience):
         raise ValueError(
@@ -283,7 +340,7 @@ def distill(
             log(run.step, run.scalars())
             if checkpoint is not None:
                 run.save(checkpoint)
-    return Distilled(run.policies(), None if run.gates is None else run.gates.retention(), run.history)
+    return Distilled(run.policies(), None if run.gates is None else run.gates.retention().cpu(), run.history)
 
 
 class _Run:
@@ -304,7 +361,9 @@ class _Run:
         self._train, self._policy_config, self._stage = train, policy_config, stage
         self._augment = Augmentation(augmentation_config, template_uv_px)
         self._generator = torch.Generator().manual_seed(seed)
-        self._masks = masks
+        # What is random, and the frames, stay with the CPU, whose generator a checkpoint holds; the networks go to the device.
+        self._device = training_device(stage.device)
+        self._masks = None if masks is None else masks.to(self._device)
         # Members with other masks but the same fold differ in nothing else, neither weights nor batches nor failures:
         # so their errors differ by what the masks are worth, and not by luck.
         self._different = stage.members if masks is None else stage.folds
@@ -329,11 +388,15 @@ class _Run:
                 )
                 member.set_statistics(statistics)
                 self._members.append(member)
-        parameters, self._buffers = stack_module_state(list[nn.Module](self._members))
-        self._parameters: dict[str, Tensor] = {k: nn.Parameter(v.detach()) for k, v in parameters.items()}
+        parameters, buffers = stack_module_state(list[nn.Module](self._members))
+        self._buffers = {k: v.to(self._device) for k, v in buffers.items()}
+        self._parameters: dict[str, Tensor] = {
+            k: nn.Parameter(v.detach().to(self._device)) for k, v in parameters.items()
+        }
         self._ema = {k: v.detach().clone() for k, v in self._parameters.items()}
-        self.gates = make_gates(stage.gates, stage.members, points) if masked else None
+        self.gates = make_gates(stage.gates, stage.members, points).to(self._device) if masked else None
         self._penalty = Penalty(stage.penalty, stage.members)
+        self._penalty.state = self._penalty.state.to(self._device)
         groups: list[dict[str, Any]] = [
             {
                 "params": list(self._parameters.values()),
@@ -411,6 +474,7 @@ class _Run:
             sets = len(self._masks) // len(frames)
             action = action.repeat(sets, 1, 1, 1)
             seen = PolicyInput(*(v.repeat(sets, *[1] * (v.dim() - 1)) for v in seen if v is not None))
+        action, seen = action.to(self._device), self._moved(seen)
         if self.gates is not None:
             drawn = self.gates.sample(batch, generator)
             drawn = drawn if gates_learn else drawn.detach()
@@ -429,7 +493,11 @@ class _Run:
         if not skeleton.samples:
             return None
         chunk = torch.randn((*shape, skeleton.horizon, skeleton.joints + 1), generator=generator)
-        return Noise(chunk, torch.rand(shape, generator=generator))
+        return Noise(chunk.to(self._device), torch.rand(shape, generator=generator).to(self._device))
+
+    def _moved(self, seen: PolicyInput) -> PolicyInput:
+        """On the device."""
+        return PolicyInput(*(v.to(self._device) for v in seen if v is not None))
 
     def _losses(
         self, parameters: dict[str, Tensor], seen: PolicyInput, action: Tensor, noise: Noise | None
@@ -464,7 +532,7 @@ class _Run:
 
     @torch.no_grad()
     def evaluate(self, data: TrainingData) -> float:
-        """Mean -log pi of the running-mean weights on all frames, without noise, under hard masks."""
+        """Mean -log pi of the running-mean weights on all frames (see MEASURED_FRAMES), without noise, under hard masks."""
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
         total = 0.0
         for seen, action in self._measured(data):
@@ -472,7 +540,7 @@ class _Run:
             if noise is not None:
                 noise = Noise(*(value.expand(self._stage.members, *value.shape[1:]) for value in noise))
             total += float(self._losses(self._ema, seen, action, noise).mean(0).sum())
-        return total / len(data)
+        return total / len(data.every(MEASURED_FRAMES))
 
     @torch.no_grad()
     def action_error(self, data: TrainingData) -> float:
@@ -481,14 +549,14 @@ class _Run:
         for seen, action in self._measured(data):
             error = self._each(_ActionError(self._members[0]), self._ema, seen, action)
             total += float(error.mean(0).sum())
-        return total / len(data)
+        return total / len(data.every(MEASURED_FRAMES))
 
     def _measured(self, data: TrainingData) -> Iterator[tuple[PolicyInput, Tensor]]:
-        """All frames and their chunks, the same for every member, under hard masks."""
+        """Frames and their chunks, the same for every member, under hard masks."""
         config, members = self._policy_config, self._stage.members
-        for index in torch.split(torch.arange(len(data)), 1024):
-            seen = data.seen(index, config.history, config.history_stride)
-            action = data.chunks(index, config.horizon)
+        for index in torch.split(data.every(MEASURED_FRAMES), 1024):
+            seen = self._moved(data.seen(index, config.history, config.history_stride))
+            action = data.chunks(index, config.horizon).to(self._device)
             wide = PolicyInput(*(v.expand(members, *v.shape) for v in seen if v is not None))
             masks = self._masks if self.gates is None else self.gates.hard()
             if masks is not None:
@@ -555,7 +623,7 @@ class _Run:
                 self._ema[name].copy_(tensors[f"ema.{name}"])
             if self.gates is not None:
                 self.gates.phi.copy_(tensors["phi"])
-                self._penalty.state = tensors["price"]
+                self._penalty.state = tensors["price"].to(self._device)
         self._generator.set_state(tensors["generator"])
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -566,6 +634,17 @@ class _Run:
         self.step = int(facts["step"])
         self.history = DistillationHistory.model_validate(facts["history"])
         self.best.restore(tensors, facts["best"])
+
+
+def training_device(name: str) -> torch.device:
+    """Where the networks are trained: 'cpu', 'cuda', or 'auto' for a GPU where there is one.
+
+    Raises:
+        ValueError: 'cuda', and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch finds no GPU; give 'auto' or 'cpu'")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def fold_of(demonstrations: int, folds: int, seed: int | Sequence[int]) -> npt.NDArray[np.int64]:

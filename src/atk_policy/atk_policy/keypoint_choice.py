@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +25,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from atk_policy.agreement import mean_agreement
 from atk_policy.augmentation import AugmentationConfig
 from atk_policy.cross_validation import errors_of_sets, knee
-from atk_policy.demonstrations import Demonstration
 from atk_policy.distillation import (
     DistillationHistory,
     Log,
@@ -123,7 +122,6 @@ class Choice:
 def choose_keypoints(
     train: TrainingData,
     held_out: TrainingData | None,
-    demonstrations: Sequence[Demonstration],
     template_uv_px: npt.NDArray[np.float32],
     trackability: Floats,
     diagonal_px: float,
@@ -133,6 +131,7 @@ def choose_keypoints(
     config: ChoiceConfig,
     *,
     seed: int,
+    workers: int = 1,
     start: Callable[[str], None] = lambda stage: None,
     report: Report = lambda fraction, detail: None,
     log: Log = lambda step, scalars: None,
@@ -142,9 +141,9 @@ def choose_keypoints(
 
     Args:
         train, held_out: frames with those candidates. What is held out here is seen by nothing that chooses.
-        demonstrations: that `train` was made of, with the same candidates, for the rigid parts.
         template_uv_px: (C, 2). trackability: (C,) in [0, 1]. diagonal_px: of the image.
         stage: of the gates.
+        workers: processes that measure sets, see `errors_of_sets`.
         start: called with "select" and "measure" as they begin.
         checkpoints: folder of the files from which an interrupted choice continues.
     """
@@ -152,7 +151,7 @@ def choose_keypoints(
     def file(name: str) -> Path | None:
         return None if checkpoints is None else checkpoints / f"{name}.safetensors"
 
-    parts = rigid_parts(rigid_share(demonstrations, template_uv_px))
+    parts = rigid_parts(rigid_share(train, template_uv_px))
 
     def errors(sets: list[list[int]], name: str, begin: float, end: float) -> Floats:
         rows = np.zeros((len(sets), len(parts)), np.bool_)
@@ -166,6 +165,7 @@ def choose_keypoints(
             augmentation,
             config.measure,
             seed=seed,
+            workers=workers,
             report=lambda fraction, detail: report(begin + (end - begin) * fraction, detail),
             checkpoint=file(name),
         )

@@ -57,6 +57,6 @@ class Penalty:
     def observe(self, loss: Tensor, full: Tensor) -> None:
         """`loss` with the gates' masks and `full` with all points, (S,): below the tolerance points get dearer."""
         allowed = (1.0 + self._config.tolerance) * full
-        low, high = (torch.tensor(price).log() for price in self._config.path)
+        low, high = (float(torch.tensor(price).log()) for price in self._config.path)
         step = self._config.pace * ((allowed - loss) / allowed).clamp(-1.0, 1.0)
         self.state = (self.state + step).clamp(low, high)

@@ -128,7 +128,7 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         },
         "demonstrations": len(result.demonstrations),
         "demonstrations_held_out": len(result.held_out),
-        "frames": sum(len(d) for d in result.demonstrations),
+        "frames": result.trackability.frames,
         "loss_train": _finite(train),
         "loss_held_out": _finite(held_out),
         "action_error_held_out": _finite(held_out_error),

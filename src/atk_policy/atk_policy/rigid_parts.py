@@ -6,12 +6,11 @@ stable is the part; points are chosen on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from atk_policy.demonstrations import Demonstration
+from atk_policy.distillation import TrainingData
 
 # Two points are on one rigid part when their distance in the image stays what it is on the template,
 # up to foreshortening (a quarter of it) and tracking noise. Far points have the foreshortening of points
@@ -24,9 +23,7 @@ FRAMES_MIN = 50  # that show both, or nothing is known
 FRAMES_MAX = 3000  # looked at in all; more say the same again
 
 
-def rigid_share(
-    demonstrations: Sequence[Demonstration], template_uv_px: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
+def rigid_share(data: TrainingData, template_uv_px: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """(C, C) share of the frames that show both points in which they are as far apart as on the template.
 
     0 where fewer than FRAMES_MIN frames show both.
@@ -34,9 +31,10 @@ def rigid_share(
     template_px = _distances(template_uv_px)
     allowed_px = NOISE_PX + STRETCH_MAX * np.minimum(template_px, REACH_PX)
     both, rigid = np.zeros(template_px.shape), np.zeros(template_px.shape)
-    every = -(-sum(len(d) for d in demonstrations) // FRAMES_MAX)
-    for d in demonstrations:
-        for uv_px, visible in zip(d.uv_px[::every], d.visible[::every], strict=True):
+    every = -(-len(data) // FRAMES_MAX)
+    frames = torch.arange(len(data))
+    for index in torch.split(frames[(frames - data.first) % every == 0], 256):
+        for uv_px, visible in zip(data.uv_px[index].numpy(), data.visible[index].numpy() > 0, strict=True):
             seen = visible[:, None] & visible[None]
             both += seen
             rigid += seen & (np.abs(_distances(uv_px) - template_px) <= allowed_px)

@@ -76,7 +76,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, help="settings (YAML) that differ from the defaults")
     parser.add_argument("--name", help="name of the keypoint set (default: the output folder's name)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that track (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes that track and measure (default: %(default)s)"
+    )
     parser.add_argument(
         "--restart", action="store_true", help="train anew instead of continuing (tracks stay cached)"
     )

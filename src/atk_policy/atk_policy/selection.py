@@ -55,11 +55,15 @@ from atk_policy.keypoint_choice import AUTOMATIC, PUBLISHED, Choice, ChoiceConfi
 from atk_policy.policies import DEFAULT_POLICY, make_policy
 from atk_policy.report import write_report
 from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder, SeenSet, check_execution_horizon
+from atk_policy.stored_rows import discard
 from atk_policy.training_log import LogConfig, TrainingLog, check_log
 
 Progress = Callable[[str, float, str], None]
+# More than so many tracked points, frames times candidates, are drawn from disk instead of memory (12 bytes each).
+IN_MEMORY_POINTS = 20_000_000
 STAGES = ("read", "track", "select", "measure", "refit", "report")
 WORK_FOLDER = ".select"
+ROWS_FOLDER = "rows"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -168,7 +172,7 @@ class SelectionResult:
 
     config: SelectionConfig
     candidates: KeypointSet
-    demonstrations: list[Demonstration]
+    demonstrations: Sequence[Demonstration]
     held_out: list[int]
     trackability: Trackability
     trackable: npt.NDArray[np.bool_]
@@ -211,6 +215,7 @@ def select_keypoints(
         robot: the robot that the demonstrations were recorded on.
         resume: continue from `.select`; False begins training anew (tracks stay cached: they
             depend on nothing but bags, candidates and tracker).
+        workers: processes that track, and that measure sets.
         tracks: folder of the track cache, for several selections from the same demonstrations.
         progress: called with (stage, share done, one line); what it raises ends the selection.
 
@@ -222,7 +227,7 @@ def select_keypoints(
     config = config or SelectionConfig()
     check_log(config.log)
     _check_packages(config.policy)
-    clock = _Stopwatch(progress)
+    clock = Stopwatch(progress)
     torch.manual_seed(config.seed)
     # These networks are small: handing their work to other threads costs more than it saves (5 times, measured).
     torch.set_num_threads(1)
@@ -246,7 +251,7 @@ def select_keypoints(
     tracked = track_demonstrations(
         bags, proposed, robot, tracking, tracks or work / "tracks", workers=workers, report=clock.report
     )
-    result = choose(tracked, candidates, config, work, resume=resume, clock=clock)
+    result = choose(tracked, candidates, config, work, resume=resume, workers=workers, clock=clock)
     result.selection.seconds, result.selection.cameras = clock.seconds, proposed
     keep = result.selection.keep
     first, *more = kept_of_each(
@@ -430,10 +435,11 @@ def trackable_candidates(quality: Trackability, config: CandidateConfig) -> npt.
 
 
 def choose_set(
-    demonstrations: list[Demonstration],
+    demonstrations: Sequence[Demonstration],
     candidates: KeypointSet,
     config: SelectionConfig,
     *,
+    workers: int = 1,
     start: Callable[[str], None] = lambda stage: None,
     report: Callable[[float, str], None] = lambda fraction, detail: None,
     log: Log = lambda step, scalars: None,
@@ -441,17 +447,27 @@ def choose_set(
 ) -> ChosenSet:
     """The keypoint set of tracked demonstrations, without the policy on it; see `choose_keypoints`.
 
+    Args:
+        workers: processes that measure sets.
+        checkpoints: folder of the files from which an interrupted choice continues, and for tracks that are too many for
+            memory; without it they are in memory, however many.
+
     Raises:
         SelectionError: no candidate is trackable.
     """
     training, held_out = split(len(demonstrations), config.held_out, config.seed)
     quality = trackability(demonstrations)
     trackable = trackable_candidates(quality, config.candidates)
-    seen = [d.keypoints(trackable) for d in demonstrations]
+    rows = None if checkpoints is None else checkpoints / ROWS_FOLDER
+    many = quality.frames * int(trackable.sum()) > IN_MEMORY_POINTS
+
+    def frames_of(which: list[int], name: str) -> TrainingData:
+        seen = (demonstrations[i].keypoints(trackable) for i in which)
+        return TrainingData.of(seen, folder=rows / name if rows is not None and many else None)
+
     choice = choose_keypoints(
-        TrainingData.of([seen[i] for i in training]),
-        TrainingData.of([seen[i] for i in held_out]) if held_out else None,
-        [seen[i] for i in training],
+        frames_of(training, "training"),
+        frames_of(held_out, "held_out") if held_out else None,
         candidates.uv_px[trackable],
         quality.score()[trackable],
         math.hypot(candidates.image_width, candidates.image_height),
@@ -460,31 +476,35 @@ def choose_set(
         config.select,
         config.choice,
         seed=config.seed,
+        workers=workers,
         start=start,
         report=report,
         log=log,
         checkpoints=checkpoints,
     )
+    if rows is not None:
+        discard(rows)
     keep = trackable.copy()
     keep[trackable] = choice.keep
     return ChosenSet(training, held_out, quality, trackable, choice, keep)
 
 
 def choose(
-    demonstrations: list[Demonstration],
+    demonstrations: Sequence[Demonstration],
     candidates: KeypointSet,
     config: SelectionConfig,
     work: Path,
     *,
     resume: bool = True,
-    clock: _Stopwatch | None = None,
+    workers: int = 1,
+    clock: Stopwatch | None = None,
 ) -> Chosen:
     """Keypoint set and policy of tracked demonstrations: everything between tracks and run folder.
 
     Raises:
         SelectionError: no candidate is trackable.
     """
-    clock = clock or _Stopwatch(lambda stage, fraction, detail: None)
+    clock = clock or Stopwatch(lambda stage, fraction, detail: None)
     checkpoints = work / _training_key(demonstrations, candidates, config)
     if not resume:
         for file in checkpoints.glob("*.safetensors"):
@@ -495,6 +515,7 @@ def choose(
         demonstrations,
         candidates,
         config,
+        workers=workers,
         start=clock.start,
         report=clock.report,
         log=select_log,
@@ -502,15 +523,14 @@ def choose(
     )
     select_log.close()
     keep = found.keep
-    train = TrainingData.of([demonstrations[i] for i in found.training])
-    test = TrainingData.of([demonstrations[i] for i in found.held_out]) if found.held_out else None
+    train = TrainingData.of((demonstrations[i] for i in found.training), keep)
+    test = TrainingData.of((demonstrations[i] for i in found.held_out), keep) if found.held_out else None
 
     clock.start("refit")
-    kept = torch.from_numpy(keep)
     refit_log = TrainingLog(config.log, work, "refit")
     refit = distill(
-        train.keypoints(kept),
-        None if test is None else test.keypoints(kept),
+        train,
+        test,
         candidates.uv_px[keep],
         config.policy,
         config.augmentation,
@@ -534,7 +554,7 @@ def choose(
         choice=found.choice,
         keep=keep,
         refit_history=refit.history,
-        held_out_joint_error_rad=joint_error_by_horizon(refit, measured.keypoints(kept), config.policy),
+        held_out_joint_error_rad=joint_error_by_horizon(refit, measured, config.policy),
     )
     return Chosen(policy, refit.history.kept_record()[1], selection)
 
@@ -588,7 +608,7 @@ def peak_rss_mb() -> float:
     return max(resource.getrusage(user).ru_maxrss for user in users) / 1024
 
 
-class _Stopwatch:
+class Stopwatch:
     """Times the stages and hands progress on."""
 
     def __init__(self, progress: Progress) -> None:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from run_folders import ROBOT, TWO_CAMERAS
 from synthetic_demonstrations import FLICKER, OBJECT, make_demonstrations
 
-from atk_policy.demonstrations import Demonstration, DemonstrationError, find_bags, split, trackability
+from atk_perception.keypoint_set import KeypointSet
+from atk_policy import demonstrations as module
+from atk_policy.demonstrations import (
+    Demonstration,
+    DemonstrationError,
+    Tracking,
+    find_bags,
+    split,
+    trackability,
+)
 
 
 def make_bag(path):
@@ -47,6 +57,38 @@ def test_tracks_are_stored_exactly_and_damage_is_said(tmp_path):
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(DemonstrationError, match="delete it"):
         Demonstration.load(file, "x")
+
+
+def test_the_key_of_the_cache_changes_with_everything_that_tracks_depend_on(tmp_path, monkeypatch):
+    """Otherwise a policy is trained on tracks that the robot will not see."""
+    bags = [make_bag(tmp_path / name) for name in "ab"]
+    for bag in bags:
+        (bag / "0.mcap").write_bytes(b"the same")
+    image = np.zeros((48, 64, 3), np.uint8)
+    points = KeypointSet.create("set", [[10, 10], [20, 20]], image)
+    moved = KeypointSet.create("set", [[10, 10], [20, 21]], image)
+    tracking = Tracking("sift", "template_lk")
+    key = module._content_key(bags[0], [points], ROBOT, tracking)
+    assert key == module._content_key(bags[1], [points], ROBOT, tracking), "a bag is what it holds"
+    (bags[1] / "0.mcap").write_bytes(b"not the same")
+    # Weights are found beside the code.
+    weights = tmp_path / "package" / "learned" / "atk.safetensors"
+    weights.parent.mkdir(parents=True)
+    versions = []
+    for content in (b"1", b"2"):
+        weights.write_bytes(content)
+        monkeypatch.setattr(module.atk_perception, "__file__", str(tmp_path / "package" / "__init__.py"))
+        versions.append(module._perception_version.__wrapped__())
+    others = {
+        module._content_key(bags[1], [points], ROBOT, tracking),
+        module._content_key(bags[0], [moved], ROBOT, tracking),
+        module._content_key(bags[0], [points], TWO_CAMERAS, tracking),
+        module._content_key(bags[0], [points], ROBOT, Tracking("atk", "template_lk")),
+        module._content_key(bags[0], [points], ROBOT, Tracking("sift", "atk")),
+    }
+    assert len(others) == 5
+    assert key not in others
+    assert versions[0] != versions[1]
 
 
 def test_trackability_tells_points_that_are_rarely_seen():

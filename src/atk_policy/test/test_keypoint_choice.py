@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 import pytest
+import torch
 from synthetic_demonstrations import (
     DISTRACTOR,
     FLICKER,
@@ -37,11 +40,9 @@ def choose(scene, seed: int, **changes) -> tuple[Choice, np.ndarray, np.ndarray]
     demonstrations, kind, template = scene
     quality = trackability(demonstrations)
     able = quality.visible > 0.4
-    seen = [d.keypoints(able) for d in demonstrations]
     choice = choose_keypoints(
-        TrainingData.of(seen),
+        TrainingData.of(demonstrations, able),
         None,
-        seen,
         template[able],
         quality.score()[able],
         DIAGONAL_PX,
@@ -107,6 +108,49 @@ def test_a_set_is_measured_on_demonstrations_that_its_policy_was_not_trained_on_
     assert errors_of_sets(data, sets[:1], template, POLICY, failing, MEASURE, seed=0).mean() > 1.3 * good
 
 
+def test_errors_do_not_depend_on_how_many_processes_measure(tmp_path, monkeypatch):
+    demonstrations, kind, template = make_demonstrations(8, 24, steps=20, seed=5)
+    data = TrainingData.of(demonstrations, folder=tmp_path / "rows")
+    sets = np.stack([np.isin(kind, [OBJECT, TARGET]), kind == OBJECT, kind == STATIC])
+    stage = MEASURE.model_copy(update={"steps": 12, "batch": 16})
+    monkeypatch.setattr("atk_policy.cross_validation.WORKER_STEPS", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the processes
+
+    def errors(workers: int, **others) -> np.ndarray:
+        return errors_of_sets(
+            data,
+            sets,
+            template,
+            POLICY,
+            AugmentationConfig(),
+            stage,
+            seed=0,
+            workers=workers,
+            **others,
+        )
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel(fraction: float, detail: str) -> None:
+        raise Cancelled
+
+    try:
+        alone = errors(1)
+        assert np.array_equal(alone, errors(2, checkpoint=tmp_path / "path.safetensors"))
+        assert sorted(f.name for f in tmp_path.glob("path*")) == [
+            "path-1-of-2.safetensors",
+            "path-2-of-2.safetensors",
+        ]
+        before = set(multiprocessing.active_children())
+        with pytest.raises(Cancelled):
+            errors(2, report=cancel)
+        assert not set(multiprocessing.active_children()) - before
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_all_stable_parts_are_taken_that_do_no_harm():
     errors, none = np.array([0.43, 0.42, 0.44, 0.41, 0.6]), np.zeros(5, bool)
     limit = 0.45
@@ -119,7 +163,7 @@ def test_all_stable_parts_are_taken_that_do_no_harm():
 def test_points_that_move_together_are_one_part_and_a_body_that_moves_otherwise_is_another():
     demonstrations, kind, template = make_demonstrations(12, 128, seed=1)
     able = np.isin(kind, [OBJECT, TARGET, STATIC, DISTRACTOR])
-    parts = rigid_parts(rigid_share([d.keypoints(able) for d in demonstrations], template[able]))
+    parts = rigid_parts(rigid_share(TrainingData.of(demonstrations, able), template[able]))
     for body in (OBJECT, TARGET, STATIC, DISTRACTOR):
         of_body = parts[kind[able] == body]
         assert len(set(of_body)) == 1

@@ -219,7 +219,7 @@ class KeypointAgent:
         self._run, self._robot, self._exact = run, robot, exact
         self._viewpoint = make_viewpoint(viewpoint, run.keypoint_set, robot)
         self._tracker = Tracking(run.file.matcher, run.file.tracker).keypoint_tracker(
-            run.keypoint_set, self._viewpoint
+            run.keypoint_set, viewpoint=self._viewpoint
         )
 
     def begin(self, simulation: Simulation) -> None:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atk_perception.learned.network import PointNetwork, channels_last
+from atk_perception.learned.network import Estimate, PointNetwork, PointState, channels_last
+from atk_perception.learned.onnx_graphs import OnnxNetwork
 from atk_perception.learned.weights import PACKAGED, load_network
 
 # Images of any size are brought to this width; the network was trained at 320x240.
@@ -45,10 +46,15 @@ class FeatureMap:
 
 
 class Backbone:
-    """The network and how images go into it."""
+    """The network and how images go into it.
 
-    def __init__(self, network: PointNetwork) -> None:
+    Args:
+        network: the weights. graphs: what encoder and refinement run in instead, made of the same weights.
+    """
+
+    def __init__(self, network: PointNetwork, graphs: OnnxNetwork | None = None) -> None:
         self.network = channels_last(network).eval()
+        self._runs: PointNetwork | OnnxNetwork = graphs or self.network
 
     @torch.inference_mode()
     def __call__(self, image_rgb: NDArray[np.uint8]) -> FeatureMap:
@@ -71,14 +77,23 @@ class Backbone:
         # Rows are repeated, not stretched: pixels stay where they are.
         padded = cv2.copyMakeBorder(smaller, 0, -height % MULTIPLE, 0, 0, cv2.BORDER_REPLICATE)
         image = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255.0
-        return FeatureMap(self.network.encode(image.contiguous(memory_format=torch.channels_last)), scale)
+        return FeatureMap(self._runs.encode(image.contiguous(memory_format=torch.channels_last)), scale)
+
+    def estimate(self, frame: FeatureMap, state: PointState, iterations: int) -> Estimate:
+        """Look for the points of `state` in a frame; with `graphs` without the posterior, see `OnnxNetwork.estimate`."""
+        return self._runs.estimate(frame.features, state, iterations)
 
 
 @lru_cache(maxsize=2)
-def load_backbone(path: Path = PACKAGED) -> Backbone:
+def load_backbone(path: Path = PACKAGED, *, graphs: bool = False) -> Backbone:
     """The backbone with the weights at `path`; matcher and tracker of a process share one.
+
+    Args:
+        graphs: run the ONNX graphs beside the weights.
 
     Raises:
         WeightsError: see `load_network`.
+        OnnxGraphError: see `OnnxNetwork`.
     """
-    return Backbone(load_network(path))
+    network = load_network(path)
+    return Backbone(network, OnnxNetwork(path.parent, network) if graphs else None)

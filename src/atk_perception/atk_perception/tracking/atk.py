@@ -79,7 +79,7 @@ class AtkTracker:
         """See `Tracker.step`."""
         frame = self._backbone(frame_rgb)
         network = self._backbone.network
-        estimate = network.estimate(frame.features, state.points, self._iterations)
+        estimate = self._backbone.estimate(frame, state.points, self._iterations)
         seen_and_close = torch.sigmoid(estimate.visible_logit[-1]) * torch.sigmoid(estimate.certain_logit[-1])
         confidence = np.asarray(seen_and_close[0].numpy(), np.float32)
         visible = confidence > SEEN_PROBABILITY

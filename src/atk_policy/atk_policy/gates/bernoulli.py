@@ -49,7 +49,7 @@ class BernoulliGates(Gates):
     def sample(self, batch: int, generator: torch.Generator) -> Tensor:
         """See `Gates`; exactly 0 or 1."""
         members, candidates = self.phi.shape
-        draws = uniform((members, batch, candidates), generator)
+        draws = uniform((members, batch, candidates), generator).to(self.phi.device)
         return straight_through_bernoulli(self.phi[:, None], TEMPERATURE, draws)
 
     def probability(self) -> Tensor:

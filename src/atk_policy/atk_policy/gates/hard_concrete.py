@@ -27,7 +27,7 @@ class HardConcreteGates(Gates):
     def sample(self, batch: int, generator: torch.Generator) -> Tensor:
         """See `Gates`."""
         members, candidates = self.phi.shape
-        logistic = torch.logit(uniform((members, batch, candidates), generator))
+        logistic = torch.logit(uniform((members, batch, candidates), generator)).to(self.phi.device)
         soft = torch.sigmoid((logistic + self.phi[:, None]) / BETA)
         return (soft * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
 

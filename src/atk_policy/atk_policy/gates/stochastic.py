@@ -25,7 +25,7 @@ class StochasticGates(Gates):
     def sample(self, batch: int, generator: torch.Generator) -> Tensor:
         """See `Gates`."""
         members, candidates = self.phi.shape
-        noise = torch.randn((members, batch, candidates), generator=generator)
+        noise = torch.randn((members, batch, candidates), generator=generator).to(self.phi.device)
         return (self.phi[:, None] + SIGMA * noise).clamp(0.0, 1.0)
 
     def probability(self) -> Tensor:
