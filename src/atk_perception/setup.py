@@ -26,6 +26,7 @@ setup(
         "console_scripts": [
             "bench_perception = atk_perception.bench_perception:main",
             "camera_node = atk_perception.camera_node:main",
+            "get_weights = atk_perception.get_weights:main",
             "lerobot_export = atk_perception.lerobot_command:export_main",
             "lerobot_import = atk_perception.lerobot_command:import_main",
             "play = atk_perception.play_node:play_command",

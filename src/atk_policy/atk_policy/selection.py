@@ -25,7 +25,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from atk_perception.candidates import sample_candidates
+from atk_perception.candidates import NEED_CLIPS, Clip, sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
@@ -37,6 +37,7 @@ from atk_policy.demonstrations import (
     Tracking,
     find_bags,
     first_image,
+    first_images,
     split,
     track_demonstrations,
     trackability,
@@ -59,6 +60,9 @@ from atk_policy.training_log import LogConfig, TrainingLog, check_log
 Progress = Callable[[str, float, str], None]
 STAGES = ("read", "track", "select", "measure", "refit", "report")
 WORK_FOLDER = ".select"
+# What a strategy that tracks is given: 4 s each of 3 demonstrations, at a rate that a point can be followed at; 110 MB of
+# images at 640x480.
+CLIPS, CLIP_RATE_HZ, CLIP_IMAGES = 3, 10.0, 40
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -75,7 +79,8 @@ class CandidateConfig(_Config):
     """Which candidates are tried, and what a candidate must be able to do."""
 
     count: Annotated[int, Field(ge=1)] = 256
-    strategy: str = "textured"  # atk_perception.candidates; "random" is the published one
+    # atk_perception.candidates: "random" is the published one, "tracked" tries points in demonstrations.
+    strategy: str = "textured"
     # Share of the candidates that are put where demonstrations differ in their first image: what is
     # the same in all of them cannot tell the policy anything. The rest is spread over the template.
     focus: Share = 0.75
@@ -304,12 +309,19 @@ def propose_candidates(
     for number, bag in enumerate(others):
         firsts.append(first_image(bag, robot))
         report((number + 1) / max(1, len(others)), bag.name)
-    uv_px = focused_candidates(firsts, config.candidates, np.random.default_rng(config.seed))
+    clips = []
+    if config.candidates.strategy in NEED_CLIPS:
+        some = [bags[config.template_demonstration], *others][:CLIPS]
+        clips = [first_images(bag, robot, CLIP_RATE_HZ, CLIP_IMAGES) for bag in some]
+    uv_px = focused_candidates(firsts, config.candidates, np.random.default_rng(config.seed), clips)
     return KeypointSet.create(config.name, uv_px, template_rgb, camera_name=robot.camera.name)
 
 
 def focused_candidates(
-    first_rgb: Sequence[npt.NDArray[np.uint8]], config: CandidateConfig, rng: np.random.Generator
+    first_rgb: Sequence[npt.NDArray[np.uint8]],
+    config: CandidateConfig,
+    rng: np.random.Generator,
+    clips: Sequence[Clip] = (),
 ) -> npt.NDArray[np.float32]:
     """(C, 2) candidates on the first of some first images, denser where the others differ from it.
 
@@ -317,7 +329,7 @@ def focused_candidates(
     the median of the other images by more than noise; the rest is spread over the whole template.
     """
     template_rgb, others = first_rgb[0], first_rgb[1:]
-    spread = sample_candidates(template_rgb, config.count, rng, config.strategy)
+    spread = sample_candidates(template_rgb, config.count, rng, config.strategy, clips=clips)
     if len(others) < 2 or config.focus == 0.0:
         return spread
     usual = np.median(np.stack(others), axis=0)
@@ -335,7 +347,7 @@ def focused_candidates(
     wanted = round(config.focus * config.count)
     # Dense enough that the moved part alone yields what is wanted, within reason.
     density = int(np.clip(1.5 * wanted / moved.mean(), config.count, 16 * config.count))
-    dense = sample_candidates(template_rgb, density, rng, config.strategy)
+    dense = sample_candidates(template_rgb, density, rng, config.strategy, clips=clips)
     focused = dense[on_moved(dense)]
     focused = focused[rng.permutation(len(focused))[:wanted]]
     elsewhere = spread[~on_moved(spread)]
