@@ -92,5 +92,21 @@ def local_warps(
     return linear
 
 
+def agreement(
+    points_px: Float, placed_px: Float, linear: Float, source_px: Float, target_px: Float, *, exact_px: float
+) -> Float:
+    """(N, M) in [0, 1]: how well each match of another place fits the map of each point.
+
+    Args:
+        points_px, placed_px, linear: (N, 2), (N, 2), (N, 2, 2), the maps.
+        source_px, target_px: (M, 2) the matches.
+        exact_px: how exact they are; at twice this off a match hardly agrees.
+    """
+    arm = source_px[None] - points_px[:, None]
+    expected = placed_px[:, None] + arm @ linear.transpose(0, 2, 1)
+    squared = ((expected - target_px[None]) ** 2).sum(axis=2)
+    return np.asarray(1.0 / (1.0 + squared / exact_px**2) ** 2, np.float32)
+
+
 def _complex(uv_px: Float) -> NDArray[np.complex64]:
     return np.asarray(uv_px[:, 0] + 1j * uv_px[:, 1], np.complex64)

@@ -79,18 +79,17 @@ def test_a_scene_without_the_objects_is_not_believed(make_scene: Any) -> None:
 
 
 def test_a_match_that_does_not_lead_back_is_lowered() -> None:
-    """Two cells of the template look alike; only one of them can be meant."""
-    descriptors = functional.normalize(torch.randn(6, 16, generator=torch.manual_seed(1)), dim=1)
-    template_map = descriptors[:5].T.unflatten(1, (1, 5)).clone()
-    template_map[:, 0, 4] = functional.normalize(template_map[:, 0, 0] + 0.3 * descriptors[5], dim=0)
-    scene_map = template_map.clone()
-    scene_map[:, 0, 4] = -descriptors[5]
-    maps = {0: DenseMap(template_map, (50, 10)), 1: DenseMap(scene_map, (50, 10))}
-    images = [np.full((10, 50, 3), k, np.uint8) for k in range(2)]
-    template = Template(images[0], np.array([[4.5, 4.5], [44.5, 4.5]], np.float32))
+    """Two cells of the template look alike, and the scene shows only one of them: the other's match leads back to that."""
+    descriptors = functional.normalize(torch.randn(48, 6, 8, generator=torch.manual_seed(1)), dim=0)
+    template_map, scene_map = descriptors.clone(), descriptors.clone()
+    template_map[:, 2, 5] = functional.normalize(descriptors[:, 2, 1] + 0.3 * descriptors[:, 2, 5], dim=0)
+    scene_map[:, 2, 5] = -template_map[:, 2, 5]
+    maps = [DenseMap(template_map, (80, 60)), DenseMap(scene_map, (80, 60))]
+    images = [np.full((60, 80, 3), k, np.uint8) for k in range(2)]
+    template = Template(images[0], np.array([[14.5, 24.5], [54.5, 24.5]], np.float32))
     matches = DenseMatcher(lambda image: maps[int(image[0, 0, 0])]).match(template, images[1])
-    assert matches.confidence[0] > 0.5
-    assert matches.confidence[1] < 0.35
+    assert matches.confidence[0] > 0.8
+    assert matches.confidence[1] < 0.3
 
 
 def test_no_points_are_no_matches(make_scene: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,11 @@ def save_lightglue(folder: Path) -> Path:
     return folder
 
 
+# Small images: what is tested does not depend on their size, and a random network costs as much as a trained one.
 SAVE: dict[str, tuple[Any, Any]] = {
-    "dinov2": (save_dinov2, make_dinov2),
-    "dinov3": (save_dinov3, make_dinov3),
-    "dift": (save_diffusion_model, make_dift),
+    "dinov2": (save_dinov2, partial(make_dinov2, width_px=280)),
+    "dinov3": (save_dinov3, partial(make_dinov3, width_px=320)),
+    "dift": (save_diffusion_model, partial(make_dift, width_px=256)),
     "lightglue": (save_lightglue, make_lightglue),
 }
 

@@ -147,7 +147,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones(
 
 
 def test_a_missing_package_is_answered_with_how_to_get_it() -> None:
-    with pytest.raises(BackendError, match="no_such_package cannot be imported.*pip install it"):
+    with pytest.raises(BackendError, match=r"no_such_package cannot be imported.*pip install it"):
         package("no_such_package.part", "pip install it")
 
 

@@ -90,7 +90,9 @@ class DiftFeatures:
         return caught[0][0].float()
 
 
-def make_dift(folder: Path | None = None, device: torch.device | None = None) -> DenseMatcher:
+def make_dift(
+    folder: Path | None = None, device: torch.device | None = None, width_px: int = WIDTH_PX
+) -> DenseMatcher:
     """The matcher with the model in `folder`; if not given, the one that `get_weights dift` fetched.
 
     Raises:
@@ -111,7 +113,7 @@ def make_dift(folder: Path | None = None, device: torch.device | None = None) ->
     unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", **options)
     scheduler = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     prompt = empty_prompt(transformers, folder, options["variant"])
-    return DenseMatcher(DiftFeatures(vae, unet, scheduler, prompt, device))
+    return DenseMatcher(DiftFeatures(vae, unet, scheduler, prompt, device, width_px=width_px))
 
 
 @torch.inference_mode()

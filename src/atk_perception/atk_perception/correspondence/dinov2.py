@@ -15,7 +15,9 @@ from atk_perception.torch_device import best_device
 WIDTH_PX = 616
 
 
-def make_dinov2(folder: Path | None = None, device: torch.device | None = None) -> DenseMatcher:
+def make_dinov2(
+    folder: Path | None = None, device: torch.device | None = None, width_px: int = WIDTH_PX
+) -> DenseMatcher:
     """The matcher with the weights in `folder`; if not given, those that `get_weights dinov2` fetched.
 
     Raises:
@@ -24,4 +26,4 @@ def make_dinov2(folder: Path | None = None, device: torch.device | None = None) 
     folder = folder or find_weights("dinov2")
     transformers = package("transformers", "pip install -r requirements/backends.txt")
     model = transformers.Dinov2Model.from_pretrained(folder, local_files_only=True)
-    return DenseMatcher(VitFeatures(model, 1, WIDTH_PX, device or best_device()))
+    return DenseMatcher(VitFeatures(model, 1, width_px, device or best_device()))

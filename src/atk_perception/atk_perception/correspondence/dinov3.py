@@ -15,7 +15,9 @@ from atk_perception.torch_device import best_device
 WIDTH_PX = 704
 
 
-def make_dinov3(folder: Path | None = None, device: torch.device | None = None) -> DenseMatcher:
+def make_dinov3(
+    folder: Path | None = None, device: torch.device | None = None, width_px: int = WIDTH_PX
+) -> DenseMatcher:
     """The matcher with the weights in `folder`; if not given, those that `get_weights dinov3` fetched.
 
     Raises:
@@ -25,4 +27,4 @@ def make_dinov3(folder: Path | None = None, device: torch.device | None = None) 
     transformers = package("transformers", "pip install -r requirements/backends.txt")
     model = transformers.DINOv3ViTModel.from_pretrained(folder, local_files_only=True)
     leading = 1 + int(model.config.num_register_tokens)
-    return DenseMatcher(VitFeatures(model, leading, WIDTH_PX, device or best_device()))
+    return DenseMatcher(VitFeatures(model, leading, width_px, device or best_device()))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches
-from atk_perception.local_affine import Float, fit_local_affine, local_warps
+from atk_perception.local_affine import Float, agreement, fit_local_affine, local_warps
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +33,15 @@ class SparseParameters:
         neighbourhood_px: distance on the template at which a match's say has fallen to 0.6; about an object's radius.
         exact_px: how exact a match is; one farther off than about twice this from a point's map does not belong to it.
         anchors: nearest matches that are tried as a point's fixed point. One of them lies on its own object.
-        enough: weight of agreeing matches that makes a place all but certain: three good ones nearby.
+        enough: weight of agreeing matches that makes a place all but certain.
+        enough_share: of the weight of all matches around: beside another object half of them belong to that.
     """
 
     neighbourhood_px: float = 22.0
     exact_px: float = 4.0
     anchors: int = 4
     enough: float = 1.0
+    enough_share: float = 0.5
 
 
 def place_points(
@@ -49,8 +50,8 @@ def place_points(
     """Place template points (N, 2) by the matches around them.
 
     Objects move independently of each other, so every point gets an affine map of its own: about each of the nearest matches in
-    turn, the map that most of the others around agree with; the best of them is fitted to those that do. Confidence is their
-    share of the matches around, lowered where there are few.
+    turn, the map that most of the others around agree with; the best of them is fitted to those that do. Confidence is lowered
+    where few of the matches around agree, by weight or by share.
     """
     parameters = parameters or SparseParameters()
     count = len(points_px)
@@ -70,7 +71,9 @@ def place_points(
             source, target, matches.source_px, matches.target_px, cell_px=parameters.neighbourhood_px / 3.5
         )
         found = target + _apply(linear, points_px - source)
-        agree = _agreement(points_px, found, linear, matches, parameters.exact_px)
+        agree = agreement(
+            points_px, found, linear, matches.source_px, matches.target_px, exact_px=parameters.exact_px
+        )
         support = (near * agree).sum(axis=1)
         better = support > best
         best, agreeing = np.where(better, support, best), np.where(better[:, None], agree, agreeing)
@@ -85,21 +88,14 @@ def place_points(
         (near * agreeing + 1e-9).astype(np.float32),
         warp.astype(np.float32),
     )
-    support = (near * _agreement(points_px, placed, warp, matches, parameters.exact_px)).sum(axis=1)
-    share = support / np.maximum(total, 1e-6)
+    agree = agreement(
+        points_px, placed, warp, matches.source_px, matches.target_px, exact_px=parameters.exact_px
+    )
+    support = (near * agree).sum(axis=1)
+    share = np.minimum(1.0, support / np.maximum(parameters.enough_share * total, 1e-6))
     confidence = share * (1.0 - np.exp(-3.0 * support / parameters.enough))
     return Matches(placed, confidence.astype(np.float32), warp)
 
 
 def _apply(linear: Float, vectors: Float) -> Float:
     return np.asarray((linear @ vectors[:, :, None])[:, :, 0], np.float32)
-
-
-def _agreement(
-    points_px: Float, placed_px: Float, linear: Float, matches: FeatureMatches, exact_px: float
-) -> NDArray[np.float64]:
-    """(N, M) in [0, 1]: how well each match fits the map of each point."""
-    arm = matches.source_px[None] - points_px[:, None]
-    expected = placed_px[:, None] + arm @ linear.transpose(0, 2, 1)
-    squared = ((expected - matches.target_px[None]) ** 2).sum(axis=2)
-    return np.asarray(1.0 / (1.0 + squared / exact_px**2) ** 2, np.float64)

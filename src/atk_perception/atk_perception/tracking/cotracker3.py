@@ -74,11 +74,11 @@ class Cotracker3State:
 class Cotracker3Tracker:
     """The `Tracker`; `model` is a CoTrackerThreeOnline of its authors' code."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(self, model: Any, device: torch.device, iterations: int = ITERATIONS) -> None:
         if model.window_len != WINDOW:
             raise ValueError(f"expected a CoTracker3 of {WINDOW} frames a window, got {model.window_len}")
         self._model = model.to(device).eval().requires_grad_(False)
-        self._device = device
+        self._device, self._iterations = device, iterations
         height, width = model.model_resolution
         self._size = (int(height), int(width))
 
@@ -185,7 +185,7 @@ class Cotracker3Tracker:
             model.online_vis_predicted = state.said[..., 2]
             model.online_conf_predicted = state.said[..., 3]
         queries = torch.cat([torch.full_like(state.start_xy[..., :1], BEFORE), state.start_xy], dim=2)
-        model(video=frames[None].float(), queries=queries, iters=ITERATIONS, is_online=True)
+        model(video=frames[None].float(), queries=queries, iters=self._iterations, is_online=True)
         # What it keeps are logits; what it returns are probabilities.
         logits = torch.stack([model.online_vis_predicted, model.online_conf_predicted], dim=-1)
         said = torch.cat([model.online_coords_predicted, logits], dim=-1)
