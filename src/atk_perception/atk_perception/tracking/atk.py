@@ -77,6 +77,8 @@ class AtkTracker:
     @torch.inference_mode()
     def step(self, state: AtkState, frame_rgb: NDArray[np.uint8]) -> tuple[AtkState, Tracks]:
         """See `Tracker.step`."""
+        if len(state.template_px) == 0:
+            return state, Tracks(state.template_px, np.zeros(0, np.bool_), np.zeros(0, np.float32))
         frame = self._backbone(frame_rgb)
         network = self._backbone.network
         estimate = network.estimate(frame.features, state.points, self._iterations)

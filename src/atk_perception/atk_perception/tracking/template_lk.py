@@ -252,7 +252,7 @@ class TemplateLkTracker:
         between = np.linalg.norm(template_px[:, None] - template_px[None], axis=2)
         near = np.exp(-0.5 * (between / self.parameters.neighbourhood_px) ** 2).astype(np.float32)
         np.fill_diagonal(near, 0.0)
-        return near
+        return np.asarray(near, np.float32)
 
     def _flow(self, state: TemplateLkState, grey: NDArray[np.uint8]) -> tuple[Float, NDArray[np.bool_]]:
         """Lucas-Kanade of the visible points, (M, 2), and whether the way back ends where it began, (M,)."""
