@@ -272,7 +272,9 @@ def compare_strategies(
     rows = []
     for strategy in strategies:
         candidates = config.candidates.model_copy(update={"strategy": strategy})
-        selected, errors, trackable = [], [], []
+        selected: list[Selected] = []
+        errors: list[float] = []
+        trackable: list[int] = []
         for seed in range(seeds):
             changed = config.model_copy(update={"candidates": candidates, "seed": seed})
             task = Task.load(folder, output, changed, workers, say)

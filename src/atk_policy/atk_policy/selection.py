@@ -309,7 +309,7 @@ def propose_candidates(
     for number, bag in enumerate(others):
         firsts.append(first_image(bag, robot))
         report((number + 1) / max(1, len(others)), bag.name)
-    clips = []
+    clips: list[list[npt.NDArray[np.uint8]]] = []
     if config.candidates.strategy in NEED_CLIPS:
         some = [bags[config.template_demonstration], *others][:CLIPS]
         clips = [first_images(bag, robot, CLIP_RATE_HZ, CLIP_IMAGES) for bag in some]
