@@ -28,6 +28,7 @@ setup(
             "calibrate_camera = atk_perception.calibrate_node:calibrate_command",
             "calibrate_node = atk_perception.calibrate_node:main",
             "camera_node = atk_perception.camera_node:main",
+            "get_weights = atk_perception.get_weights:main",
             "lerobot_export = atk_perception.lerobot_command:export_main",
             "lerobot_import = atk_perception.lerobot_command:import_main",
             "play = atk_perception.play_node:play_command",

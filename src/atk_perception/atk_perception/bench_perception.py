@@ -2,6 +2,10 @@
 
     ros2 run atk_perception bench_perception --output runs/bench_perception [--data FOLDER] [--quick]
 
+What is not installed here is named on standard error and in the table, with the command that gets it: most need weights (`ros2
+run atk_perception get_weights`, folder ATK_WEIGHTS), some a package (requirements/backends.txt). Without a GPU leave the slow
+ones out: `--trackers template_lk atk --matchers sift atk`.
+
 Writes table.md, metrics.json, curves and contact sheets to the output folder. The last line on standard output is a
 JSON object: {"tracking": {BACKEND: {CLASS: {"delta_avg", "oa", "aj"}}}, "transfer": {BACKEND: {"pck8", "confident_wrong",
 "ms_256"}}, "ms_p95_32": {BACKEND: ms}}. Metrics: `evaluation.tap_vid`; sequences: `evaluation.held_out`; labels of real
@@ -35,7 +39,7 @@ from atk_perception.evaluation.report import (
 )
 from atk_perception.evaluation.run import track_clip, tracking_ms, transfer_errors, transfer_ms
 from atk_perception.evaluation.tap_vid import tracking_score, transfer_score
-from atk_perception.learned.weights import WeightsError
+from atk_perception.public_models import BackendError
 from atk_perception.registry import MATCHERS, TRACKERS, Backend
 from atk_perception.tracking.protocol import Tracker
 from atk_perception.training.clip import Clip
@@ -53,13 +57,16 @@ def memory_mib() -> float:
     raise RuntimeError("/proc/self/status has no VmRSS: the benchmark measures memory on Linux only")
 
 
-def installed(backends: Mapping[str, Backend[Made]], names: Sequence[str]) -> dict[str, Made]:
-    """The backends of these names that can be made here; the others are named on standard error with the reason."""
+def installed(
+    backends: Mapping[str, Backend[Made]], names: Sequence[str], left_out: dict[str, str]
+) -> dict[str, Made]:
+    """The backends of these names that can be made here; the others go to `left_out` with the reason."""
     made = {}
     for name in names:
         try:
             made[name] = backends[name].make()
-        except WeightsError as error:
+        except BackendError as error:
+            left_out[name] = str(error)
             print(f"{name} is left out: {error}", file=sys.stderr)
     return made
 
@@ -76,16 +83,24 @@ def sequences(data: Path | None, per_class: int, length: int) -> Iterator[tuple[
 
 
 def bench_tracking(
-    names: Sequence[str], data: Path | None, per_class: int, length: int, timed_frames: int, output: Path
+    names: Sequence[str],
+    data: Path | None,
+    per_class: int,
+    length: int,
+    timed_frames: int,
+    output: Path,
+    left_out: dict[str, str],
 ) -> dict[str, TrackerResult]:
-    """Run every tracker over every sequence; one contact sheet a sequence."""
+    """Run every installed tracker over every sequence; one contact sheet a sequence."""
     trackers: dict[str, Tracker[Any]] = {}
     results: dict[str, TrackerResult] = {}
     for name in names:
         before_mib = memory_mib()
-        trackers |= installed(TRACKERS, [name])
+        trackers |= installed(TRACKERS, [name], left_out)
         if name in trackers:
             results[name] = TrackerResult(TRACKERS[name].licence, memory_mib=memory_mib() - before_mib)
+    if not trackers:
+        return {}
     clip: Clip | None = None
     total = None if data is not None else per_class * len(held_out.CLASSES)
     progress = tqdm(
@@ -115,15 +130,20 @@ def bench_tracking(
     return results
 
 
-def bench_transfer(names: Sequence[str], pairs: int, output: Path) -> dict[str, MatcherResult]:
-    """Run every matcher over held-out pairs of scenes."""
+def bench_transfer(
+    names: Sequence[str], pairs: int, output: Path, left_out: dict[str, str]
+) -> dict[str, MatcherResult]:
+    """Run every installed matcher over held-out pairs of scenes."""
+    matchers = installed(MATCHERS, names, left_out)
+    if not matchers:
+        return {}
     clips = [
         held_out.transfer_pair(number)
         for number in tqdm(range(pairs), desc="scenes", unit="pair", file=sys.stderr)
     ]
     results: dict[str, MatcherResult] = {}
     found: dict[str, list[Matches]] = {}
-    for name, matcher in installed(MATCHERS, names).items():
+    for name, matcher in matchers.items():
         outcomes = [
             transfer_errors(matcher, clip)
             for clip in tqdm(clips, desc=f"transfer {name}", unit="pair", file=sys.stderr)
@@ -171,11 +191,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.output.mkdir(parents=True, exist_ok=True)
     timed_frames = 30 if options.quick else 100
-    trackers = bench_tracking(options.trackers, options.data, per_class, length, timed_frames, options.output)
-    matchers = bench_transfer(options.matchers, pairs, options.output)
-    plot_delta(options.output / "delta.png", trackers)
+    no_trackers: dict[str, str] = {}
+    no_matchers: dict[str, str] = {}
+    trackers = bench_tracking(
+        options.trackers, options.data, per_class, length, timed_frames, options.output, no_trackers
+    )
+    matchers = bench_transfer(options.matchers, pairs, options.output, no_matchers)
+    if trackers:
+        plot_delta(options.output / "delta.png", trackers)
     plot_reliability(options.output / "reliability.png", matchers)
-    text, result = table(trackers, matchers), summary(trackers, matchers)
+    text, result = table(trackers, matchers, no_trackers, no_matchers), summary(trackers, matchers)
     (options.output / "table.md").write_text(text)
     (options.output / "metrics.json").write_text(json.dumps({"format_version": 1, **result}, indent=2) + "\n")
     print(text)

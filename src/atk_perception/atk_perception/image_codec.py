@@ -33,6 +33,12 @@ class ImageFormatError(ValueError):
     """An image message cannot be decoded; the message says what it holds and what is read."""
 
 
+def require_rgb(image_rgb: npt.NDArray[Any]) -> None:
+    """Raises ValueError for anything but an (H, W, 3) uint8 array."""
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
+        raise ValueError(f"expected an (H, W, 3) uint8 RGB image, got {image_rgb.shape} {image_rgb.dtype}")
+
+
 def _cv_bridge() -> Any | None:
     """ROS 2's CvBridge, or None. The ROS 1 package of the same name on PyPI does not count."""
     if importlib.util.find_spec("cv_bridge") is None or importlib.util.find_spec("cv_bridge.boost") is None:

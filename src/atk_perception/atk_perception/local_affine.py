@@ -9,6 +9,9 @@ Float = NDArray[np.float32]
 
 # A prior weighs as much as one correspondence of weight 1 this far away in every direction.
 PRIOR_ARM_PX = 6.0
+# How large a scale of a local map is believed, and the neighbourhood on the template from which it is fitted, in cells.
+LARGEST_SCALE = 2.2
+NEIGHBOURHOOD_CELLS = 3.5
 
 
 def fit_local_affine(
@@ -47,3 +50,63 @@ def fit_local_affine(
     )
     image = target_mean + (linear @ (points_px - source_mean)[:, :, None])[:, :, 0]
     return image.astype(np.float32), linear.astype(np.float32)
+
+
+def local_warps(
+    points_px: Float, found_px: Float, source_px: Float, target_px: Float, *, cell_px: float
+) -> Float:
+    """Linear maps around points, from matches of other places of which many are wrong.
+
+    First a similarity about each found point (least squares of complex numbers, reweighted twice by residual, so that a roll
+    of any angle is found), then an affine map held to it.
+
+    Args:
+        points_px, found_px: (N, 2) points and where they were found.
+        source_px, target_px: (M, 2) matches of other places.
+        cell_px: how exact the matches are; the neighbourhood grows with it.
+
+    Returns:
+        (N, 2, 2); the identity where nothing around a point agrees.
+    """
+    away = _complex(source_px)[None] - _complex(points_px)[:, None]
+    there = _complex(target_px)[None] - _complex(found_px)[:, None]
+    near = np.exp(-0.5 * (np.abs(away) / (NEIGHBOURHOOD_CELLS * cell_px)) ** 2)
+    weight = near * (np.abs(there) < LARGEST_SCALE * np.abs(away) + 2 * cell_px)
+    similarity = np.ones(len(points_px), np.complex64)
+    for _ in range(3):
+        energy = (weight * np.abs(away) ** 2).sum(axis=1)
+        total = (weight * np.conj(away) * there).sum(axis=1)
+        # A prior of one match at half a cell: without matches the map is the identity.
+        prior_energy = (0.5 * cell_px) ** 2
+        similarity = ((total + prior_energy) / (energy + prior_energy)).astype(np.complex64)
+        residual = np.abs(there - similarity[:, None] * away)
+        weight = near / (1.0 + (residual / cell_px) ** 2) ** 2
+    size = np.abs(similarity)
+    similarity = np.where((size > 1 / LARGEST_SCALE) & (size < LARGEST_SCALE), similarity, 1.0)
+    prior = np.stack([similarity.real, -similarity.imag, similarity.imag, similarity.real], axis=1).reshape(
+        -1, 2, 2
+    )
+    _, linear = fit_local_affine(
+        points_px, source_px, target_px, (weight + 1e-9).astype(np.float32), prior.astype(np.float32)
+    )
+    return linear
+
+
+def agreement(
+    points_px: Float, placed_px: Float, linear: Float, source_px: Float, target_px: Float, *, exact_px: float
+) -> Float:
+    """(N, M) in [0, 1]: how well each match of another place fits the map of each point.
+
+    Args:
+        points_px, placed_px, linear: (N, 2), (N, 2), (N, 2, 2), the maps.
+        source_px, target_px: (M, 2) the matches.
+        exact_px: how exact they are; at twice this off a match hardly agrees.
+    """
+    arm = source_px[None] - points_px[:, None]
+    expected = placed_px[:, None] + arm @ linear.transpose(0, 2, 1)
+    squared = ((expected - target_px[None]) ** 2).sum(axis=2)
+    return np.asarray(1.0 / (1.0 + squared / exact_px**2) ** 2, np.float32)
+
+
+def _complex(uv_px: Float) -> NDArray[np.complex64]:
+    return np.asarray(uv_px[:, 0] + 1j * uv_px[:, 1], np.complex64)

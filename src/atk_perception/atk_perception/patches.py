@@ -127,6 +127,16 @@ class PatchBank:
             self.texture[index],
         )
 
+    def join(self, other: PatchBank) -> PatchBank:
+        """The points of this bank, then those of `other`, which has the same shape."""
+        return PatchBank(
+            self.shape,
+            np.concatenate([self.appearance, other.appearance]),
+            np.concatenate([self.affine_solver, other.affine_solver]),
+            np.concatenate([self.shift_solver, other.shift_solver]),
+            np.concatenate([self.texture, other.texture]),
+        )
+
     def where(self, condition: NDArray[np.bool_], other: PatchBank) -> PatchBank:
         """Points of `other` where `condition` (N,) holds, of this bank elsewhere."""
         pick = condition[:, None]

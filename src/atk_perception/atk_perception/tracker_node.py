@@ -76,10 +76,15 @@ class TrackerNode(ManagedNode):
         self.declare(
             "matcher",
             DEFAULT_MATCHER,
-            "correspondence backend that finds the set in a new scene",
+            "correspondence backend that finds the set in a new scene; public models need 'get_weights' (README)",
             read_only=True,
         )
-        self.declare("tracker", DEFAULT_TRACKER, "backend that follows the points", read_only=True)
+        self.declare(
+            "tracker",
+            DEFAULT_TRACKER,
+            "backend that follows the points; public models need 'get_weights' (README)",
+            read_only=True,
+        )
         self.declare(
             "inference_backend",
             DEFAULT_INFERENCE,

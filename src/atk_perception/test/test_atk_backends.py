@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from atk_perception.correspondence.atk import AtkMatcher, local_warps
+from atk_perception.correspondence.atk import AtkMatcher
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.learned.backbone import Backbone
 from atk_perception.learned.network import PointNetwork
+from atk_perception.local_affine import local_warps
 from atk_perception.registry import MATCHERS, TRACKERS
 from atk_perception.tracking.atk import AtkTracker
 
@@ -104,7 +105,7 @@ def test_local_maps_follow_any_roll_though_many_matches_are_wrong(roll_deg: floa
     wrong = rng.random(len(source)) < 0.4
     target[wrong] = rng.uniform(0, 200, (wrong.sum(), 2))
     points = rng.uniform(40, 100, (10, 2)).astype(np.float32)
-    warps = local_warps(points, (points @ truth.T + [60, 50]).astype(np.float32), source, target)
+    warps = local_warps(points, (points @ truth.T + [60, 50]).astype(np.float32), source, target, cell_px=4.0)
     errors = np.linalg.norm(warps - truth, axis=(1, 2))
     assert np.median(errors) < 0.15
     assert np.max(errors) < 0.5
@@ -112,7 +113,9 @@ def test_local_maps_follow_any_roll_though_many_matches_are_wrong(roll_deg: floa
 
 def test_without_matches_around_a_local_map_is_the_identity() -> None:
     far = np.array([[1e4, 1e4], [1e4, 1.1e4]], np.float32)
-    warps = local_warps(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32), far, far[::-1].copy())
+    warps = local_warps(
+        np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32), far, far[::-1].copy(), cell_px=4.0
+    )
     np.testing.assert_allclose(warps[0], np.eye(2), atol=1e-3)
 
 

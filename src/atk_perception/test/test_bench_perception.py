@@ -44,10 +44,12 @@ def labels(tmp_path: Path) -> Path:
 
 
 def test_the_last_line_is_the_result_and_pictures_are_left_behind(
-    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ATK_WEIGHTS", str(tmp_path / "none"))
     output = tmp_path / "out"
-    options = ["--trackers", "lucas_kanade", "--matchers", "sift", "--quick", "--pairs", "2"]
+    trackers, matchers = ["lucas_kanade", "bootstapir"], ["sift", "dinov2"]
+    options = ["--trackers", *trackers, "--matchers", *matchers, "--quick", "--pairs", "2"]
     main(["--output", str(output), "--data", str(labels), *options])
     result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert set(result) == {"tracking", "transfer", "ms_p95_32"}
@@ -56,6 +58,10 @@ def test_the_last_line_is_the_result_and_pictures_are_left_behind(
     assert figures["delta_avg"] > 0.8
     assert set(result["transfer"]["sift"]) == {"pck8", "confident_wrong", "ms_256"}
     assert result["ms_p95_32"]["lucas_kanade"] > 0
+    assert set(result["tracking"]) == {"lucas_kanade"}
+    text = (output / "table.md").read_text()
+    assert "- not measured: tracker bootstapir: " in text
+    assert "get_weights dinov2" in text
     made = {path.name for path in output.iterdir()}
     expected = {
         "table.md",

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from atk_perception.frames import BagError, JointStateError
 from atk_perception.image_codec import ImageFormatError
+from atk_perception.public_models import BackendError
 from atk_perception.robot_description import RobotDescriptionError
 from atk_policy.augmentation import AugmentationConfig
 from atk_policy.demonstrations import (
@@ -48,6 +49,7 @@ from atk_policy.run_folder import RunFolder, RunFolderError
 from atk_policy.selection import SelectionConfig, joint_error_by_horizon
 
 USER_ERRORS = (
+    BackendError,
     BagError,
     DemonstrationError,
     ImageFormatError,

@@ -2,6 +2,7 @@
 
     python -m atk_policy.bench_selection runs/sushi/demonstrations runs/clock_button/demonstrations --output runs/bench_selection
     python -m atk_policy.bench_selection ... --ablation        # penalty, gates, failures, merging: one change at a time
+    python -m atk_policy.bench_selection ... --strategies random textured tracked    # of the candidates, each tracked anew
 
 Each argument is a folder of bags, one task. Tracks are made once and cached in OUTPUT. The automatic selection runs with
 several seeds: other weights, batches, folds and held-out demonstrations; with --resample other candidates and their tracks
@@ -23,9 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from atk_perception.candidates import STRATEGIES
 from atk_perception.frames import BagError, JointStateError
 from atk_perception.image_codec import ImageFormatError
 from atk_perception.keypoint_set import KeypointSet
+from atk_perception.public_models import BackendError
 from atk_perception.robot_description import RobotDescriptionError
 from atk_policy.agreement import mean_agreement
 from atk_policy.augmentation import AugmentationConfig
@@ -53,6 +56,7 @@ from atk_policy.selection import (
 )
 
 USER_ERRORS = (
+    BackendError,
     BagError,
     DemonstrationError,
     ImageFormatError,
@@ -255,6 +259,43 @@ def ablation(
     return rows
 
 
+def compare_strategies(
+    folder: Path,
+    output: Path,
+    config: SelectionConfig,
+    strategies: Sequence[str],
+    seeds: int,
+    workers: int,
+    say: Say,
+) -> list[dict[str, Any]]:
+    """One row per strategy of one task: how many of its candidates can be tracked, and what becomes of them."""
+    rows = []
+    for strategy in strategies:
+        candidates = config.candidates.model_copy(update={"strategy": strategy})
+        selected: list[Selected] = []
+        errors: list[float] = []
+        trackable: list[int] = []
+        for seed in range(seeds):
+            changed = config.model_copy(update={"candidates": candidates, "seed": seed})
+            task = Task.load(folder, output, changed, workers, say)
+            trackable.append(int(trackable_candidates(trackability(task.demonstrations), candidates).sum()))
+            selected.append(select(task, strategy, changed, say))
+            # Other candidates are other tracks: the sets share the held-out demonstrations and the failures only.
+            errors += held_out_errors(selected[-1:], config)
+        rows.append(
+            {
+                "task": task_name(folder),
+                "strategy": strategy,
+                "trackable": " ".join(map(str, trackable)),
+                "kept": " ".join(str(int(s.keep.sum())) for s in selected),
+                "agreement": round(set_agreement(selected, config), 3),
+                "held_out_error": round(float(np.mean(errors)), 4),
+                "seconds": round(float(np.mean([s.seconds for s in selected])), 1),
+            }
+        )
+    return rows
+
+
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """A table of rows with the same entries."""
     names = list(rows[0])
@@ -270,7 +311,9 @@ def main() -> None:
     )
     parser.add_argument("tasks", nargs="+", type=Path, help="a folder of bags for each task")
     parser.add_argument("--output", type=Path, required=True, help="folder of tracks and tables")
-    parser.add_argument("--seeds", type=int, help="independent selections (default: 5, ablation: 3)")
+    parser.add_argument(
+        "--seeds", type=int, help="independent selections (default: 5; ablation, strategies: 3)"
+    )
     parser.add_argument(
         "--alphas",
         nargs="+",
@@ -283,6 +326,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--ablation", action="store_true", help="one change at a time, instead of the published one"
+    )
+    parser.add_argument(
+        "--strategies", nargs="+", choices=list(STRATEGIES), help="compare ways to propose candidates"
     )
     parser.add_argument("--config", type=Path, help="settings (YAML) that differ from the defaults")
     parser.add_argument("--workers", type=int, default=2, help="processes that track (default: %(default)s)")
@@ -302,6 +348,15 @@ def main() -> None:
                 for row in ablation(folder, args.output, config, args.seeds or 3, args.workers, say)
             ]
             name, figures = "ablation", json.dumps(rows)
+        elif args.strategies:
+            rows = [
+                row
+                for folder in args.tasks
+                for row in compare_strategies(
+                    folder, args.output, config, args.strategies, args.seeds or 3, args.workers, say
+                )
+            ]
+            name, figures = "strategies", json.dumps(rows)
         else:
             found = {
                 task_name(folder): benchmark(

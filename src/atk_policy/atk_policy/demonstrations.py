@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import dropwhile
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import overload
 from zipfile import BadZipFile
@@ -34,6 +34,7 @@ from atk_perception.keypoint_tracker import (
     KeypointTracker,
     KeypointTrackerParameters,
 )
+from atk_perception.public_models import weights_version
 from atk_perception.recording import DISCARDED_SUFFIX, UNFINISHED_SUFFIX
 from atk_perception.registry import make_matcher, make_tracker
 from atk_perception.robot_description import RobotDescription
@@ -241,10 +242,21 @@ def first_image(bag: Path, robot: RobotDescription) -> RgbImage:
     Raises:
         BagError: the bag has no frame at all.
     """
-    frame = next(read_frames(bag, robot), None)
-    if frame is None:
+    return first_images(bag, robot, robot.control_rate_hz, 1)[0]
+
+
+def first_images(bag: Path, robot: RobotDescription, rate_hz: float, count: int) -> list[RgbImage]:
+    """At most `count` images from a demonstration's first frame on, about `rate_hz` of them a second.
+
+    Raises:
+        BagError: the bag has no frame at all.
+    """
+    every = max(1, round(robot.control_rate_hz / rate_hz))
+    frames = islice(read_frames(bag, robot), 0, every * count, every)
+    images = [frame.payload for frame in frames]
+    if not images:
         raise BagError(f"bag {bag} has no frame in which image, joint state and command overlap in time")
-    return frame.payload
+    return images
 
 
 def track_demonstration(
@@ -359,6 +371,8 @@ def _content_key(
         _perception_version(),
         tracking.matcher,
         tracking.tracker,
+        weights_version(tracking.matcher),
+        weights_version(tracking.tracker),
         robot.fingerprint(),
     ):
         digest.update(f"{part};".encode())

@@ -18,6 +18,7 @@ from atk_perception.camera_placing import ViewpointError
 from atk_perception.frames import BagError, JointStateError
 from atk_perception.image_codec import ImageFormatError
 from atk_perception.keypoint_set import KeypointSetError
+from atk_perception.public_models import BackendError
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from atk_perception.video import VideoError
 from atk_perception.viewpoint import VIEWPOINTS
@@ -27,6 +28,7 @@ from atk_policy.replay import Agreement, Replay, agreement, replay
 from atk_policy.run_folder import RunFolder, RunFolderError
 
 USER_ERRORS = (
+    BackendError,
     BagError,
     DemonstrationError,
     ImageFormatError,

@@ -13,6 +13,7 @@ from atk_perception.camera_placing import ViewpointError
 from atk_perception.frames import BagError, JointStateError, bag_robot
 from atk_perception.image_codec import ImageFormatError
 from atk_perception.keypoint_set import KeypointSetError
+from atk_perception.public_models import BackendError
 from atk_perception.robot_description import RobotDescription, RobotDescriptionError
 from atk_policy.demonstrations import DemonstrationError, find_bags
 from atk_policy.run_folder import REPORT_FOLDER
@@ -20,6 +21,7 @@ from atk_policy.selection import STAGES, SelectionConfig, SelectionError, select
 from atk_policy.training_log import TrainingLogError
 
 USER_ERRORS = (
+    BackendError,
     BagError,
     DemonstrationError,
     ImageFormatError,
@@ -50,7 +52,8 @@ examples:
 
 settings (--config, YAML; only what differs from the defaults, which are meant to be left alone):
   name: sushi            # of the keypoint set
-  candidates: {count: 512}
+  candidates: {count: 512, strategy: tracked}   # random (published), textured (default), tracked
+  matcher: dinov2        # public models: first 'ros2 run atk_perception get_weights dinov2', see ATK_WEIGHTS there
   choice: {objective: published}      # one mask and one alpha, as published
   select: {penalty: {alpha: 0.001}}   # lower keeps more points; published objective only
   policy: {name: flow, encoder: attention}   # mlp, gaussian, diffusion, flow; concat, attention

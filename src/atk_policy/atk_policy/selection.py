@@ -26,7 +26,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from atk_perception.bag_calibration import bag_calibration
-from atk_perception.candidates import sample_candidates
+from atk_perception.candidates import NEED_CLIPS, Clip, sample_candidates
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
@@ -38,6 +38,7 @@ from atk_policy.demonstrations import (
     Tracking,
     find_bags,
     first_image,
+    first_images,
     split,
     track_demonstrations,
     trackability,
@@ -64,6 +65,9 @@ IN_MEMORY_POINTS = 20_000_000
 STAGES = ("read", "track", "select", "measure", "refit", "report")
 WORK_FOLDER = ".select"
 ROWS_FOLDER = "rows"
+# What a strategy that tracks is given: 4 s each of 3 demonstrations, at a rate that a point can be followed at; 110 MB of
+# images at 640x480.
+CLIPS, CLIP_RATE_HZ, CLIP_IMAGES = 3, 10.0, 40
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -80,7 +84,8 @@ class CandidateConfig(_Config):
     """Which candidates are tried, and what a candidate must be able to do."""
 
     count: Annotated[int, Field(ge=1)] = 256
-    strategy: str = "textured"  # atk_perception.candidates; "random" is the published one
+    # atk_perception.candidates: "random" is the published one, "tracked" tries points in demonstrations.
+    strategy: str = "textured"
     # Share of the candidates that are put where demonstrations differ in their first image: what is
     # the same in all of them cannot tell the policy anything. The rest is spread over the template.
     focus: Share = 0.75
@@ -324,7 +329,11 @@ def propose_candidates(
     for number, bag in enumerate(others):
         firsts.append(first_image(bag, robot))
         report((number + 1) / max(1, len(others)), bag.name)
-    uv_px = focused_candidates(firsts, config.candidates, np.random.default_rng(config.seed))
+    clips: list[list[npt.NDArray[np.uint8]]] = []
+    if config.candidates.strategy in NEED_CLIPS:
+        some = [bags[config.template_demonstration], *others][:CLIPS]
+        clips = [first_images(bag, robot, CLIP_RATE_HZ, CLIP_IMAGES) for bag in some]
+    uv_px = focused_candidates(firsts, config.candidates, np.random.default_rng(config.seed), clips)
     return KeypointSet.create(
         config.name, uv_px, template_rgb, camera_name=robot.camera.name, calibration=calibration
     )
@@ -344,7 +353,10 @@ def _given_candidates(
 
 
 def focused_candidates(
-    first_rgb: Sequence[npt.NDArray[np.uint8]], config: CandidateConfig, rng: np.random.Generator
+    first_rgb: Sequence[npt.NDArray[np.uint8]],
+    config: CandidateConfig,
+    rng: np.random.Generator,
+    clips: Sequence[Clip] = (),
 ) -> npt.NDArray[np.float32]:
     """(C, 2) candidates on the first of some first images, denser where the others differ from it.
 
@@ -354,7 +366,7 @@ def focused_candidates(
     a grape is not left without any beside an oven's door.
     """
     template_rgb, others = first_rgb[0], first_rgb[1:]
-    spread = sample_candidates(template_rgb, config.count, rng, config.strategy)
+    spread = sample_candidates(template_rgb, config.count, rng, config.strategy, clips=clips)
     if len(others) < 2 or config.focus == 0.0:
         return spread
     usual = np.median(np.stack(others), axis=0)
@@ -373,7 +385,7 @@ def focused_candidates(
     wanted = round(config.focus * config.count)
     # Dense enough that the moved part alone yields what is wanted, within reason.
     density = int(np.clip(3.0 * wanted / moved.mean(), config.count, 16 * config.count))
-    dense = sample_candidates(template_rgb, density, rng, config.strategy)
+    dense = sample_candidates(template_rgb, density, rng, config.strategy, clips=clips)
     focused = dense[piece_of(dense) > 0]
     weight = 1.0 / np.sqrt(np.bincount(piece_of(focused))[piece_of(focused)])
     drawn = rng.choice(len(focused), min(wanted, len(focused)), replace=False, p=weight / weight.sum())

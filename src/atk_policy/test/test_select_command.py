@@ -19,11 +19,13 @@ from rosbags.typesys import Stores, get_typestore
 from run_folders import ROBOT, TWO_CAMERAS, write_run_folder
 
 from atk_perception.frames import BagError, check_bag
+from atk_perception.public_models import BackendError
 from atk_perception.recording import DemonstrationWriter
 from atk_perception.robot_description import RobotDescription
 from atk_policy.demonstrations import Tracking, find_bags, track_demonstration, track_demonstrations
 from atk_policy.replay import replay
 from atk_policy.run_folder import RunFolder
+from atk_policy.select_command import USER_ERRORS
 from atk_policy.selection import (
     CandidateConfig,
     SelectionConfig,
@@ -363,6 +365,26 @@ def test_points_that_a_person_named_are_used_as_they_are(bags, tmp_path):
     outside = config.model_copy(update={"candidates": CandidateConfig(uv_px=((640.0, 3.0),))})
     with pytest.raises(SelectionError, match=r"\[640\.0, 3\.0\] is not in the template, which is 640x480"):
         propose_candidates(find_bags([bags]), ROBOT, outside)
+
+
+def test_candidates_can_be_tried_in_the_demonstrations(bags):
+    config = SelectionConfig(candidates=CandidateConfig(count=12, strategy="tracked"))
+    found = find_bags([bags])
+    first, again = (propose_candidates(found, ROBOT, config).uv_px for _ in range(2))
+    assert first.shape == (12, 2)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_a_backend_that_is_not_installed_is_named_with_the_command_that_gets_it(bags, tmp_path, monkeypatch):
+    """Also out of the processes that track."""
+    monkeypatch.setenv("ATK_WEIGHTS", str(tmp_path / "none"))
+    found = find_bags([bags])
+    candidates = propose_candidates(found, ROBOT, SelectionConfig(candidates=CandidateConfig(count=4)))
+    with pytest.raises(BackendError, match="get_weights dinov2"):
+        track_demonstrations(
+            found, [candidates], ROBOT, Tracking("dinov2", "template_lk"), tmp_path / "tracks", workers=1
+        )
+    assert BackendError in USER_ERRORS
 
 
 @pytest.mark.parametrize(

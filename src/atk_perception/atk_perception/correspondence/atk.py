@@ -12,14 +12,11 @@ from torch import Tensor
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.learned.backbone import Backbone, FeatureMap, load_backbone
 from atk_perception.learned.network import CELL_PX, begin, describe_points
-from atk_perception.local_affine import Float, fit_local_affine
+from atk_perception.local_affine import Float, local_warps
 
 # A match whose scene descriptor leads back to somewhere else on the template is kept, but not believed.
 RETURN_WITHIN_PX = 12.0
 NOT_MUTUAL = 0.3
-# Neighbourhood on the template [px of the network] from which a local map is fitted, and how large a scale is believed.
-NEIGHBOURHOOD_PX = 14.0
-LARGEST_SCALE = 2.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,44 +92,5 @@ class AtkMatcher:
         source = reference.grid_px[0].numpy()
         target = (CELL_PX * np.stack([best % width, best // width], axis=1)).astype(np.float32)
         points, found = reference.uv_px[0].numpy(), uv_px[0].numpy()
-        return local_warps(points, found, source, target) * np.float32(reference.map.scale / scene.scale)
-
-
-def local_warps(points_px: Float, found_px: Float, source_px: Float, target_px: Float) -> Float:
-    """Linear maps around points, from cell matches of which many are wrong.
-
-    First a similarity about each found point (least squares of complex numbers, reweighted twice by residual, so that a roll
-    of any angle is found), then an affine map held to it.
-
-    Args:
-        points_px, found_px: (N, 2) points and where they were found.
-        source_px, target_px: (M, 2) matches of other places.
-
-    Returns:
-        (N, 2, 2); the identity where nothing around a point agrees.
-    """
-    away = _complex(source_px)[None] - _complex(points_px)[:, None]
-    there = _complex(target_px)[None] - _complex(found_px)[:, None]
-    near = np.exp(-0.5 * (np.abs(away) / NEIGHBOURHOOD_PX) ** 2)
-    weight = near * (np.abs(there) < LARGEST_SCALE * np.abs(away) + 2 * CELL_PX)
-    similarity = np.ones(len(points_px), np.complex64)
-    for _ in range(3):
-        energy = (weight * np.abs(away) ** 2).sum(axis=1)
-        total = (weight * np.conj(away) * there).sum(axis=1)
-        # A prior of one match at 2 px: without matches the map is the identity.
-        similarity = ((total + 4.0) / (energy + 4.0)).astype(np.complex64)
-        residual = np.abs(there - similarity[:, None] * away)
-        weight = near / (1.0 + (residual / CELL_PX) ** 2) ** 2
-    size = np.abs(similarity)
-    similarity = np.where((size > 1 / LARGEST_SCALE) & (size < LARGEST_SCALE), similarity, 1.0)
-    prior = np.stack([similarity.real, -similarity.imag, similarity.imag, similarity.real], axis=1).reshape(
-        -1, 2, 2
-    )
-    _, linear = fit_local_affine(
-        points_px, source_px, target_px, (weight + 1e-9).astype(np.float32), prior.astype(np.float32)
-    )
-    return linear
-
-
-def _complex(uv_px: Float) -> NDArray[np.complex64]:
-    return np.asarray(uv_px[:, 0] + 1j * uv_px[:, 1], np.complex64)
+        warps = local_warps(points, found, source, target, cell_px=CELL_PX)
+        return warps * np.float32(reference.map.scale / scene.scale)

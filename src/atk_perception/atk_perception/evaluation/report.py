@@ -73,8 +73,13 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {key: round(value, 4) for key, value in values.items()}
 
 
-def table(trackers: Mapping[str, TrackerResult], matchers: Mapping[str, MatcherResult]) -> str:
-    """Markdown: tracking by class (mean delta / OA / AJ), then cost, then transfer."""
+def table(
+    trackers: Mapping[str, TrackerResult],
+    matchers: Mapping[str, MatcherResult],
+    no_trackers: Mapping[str, str],
+    no_matchers: Mapping[str, str],
+) -> str:
+    """Markdown: tracking by class (mean delta / OA / AJ), then cost, then transfer, then what is not installed and why."""
     classes = list(next(iter(trackers.values())).scores) if trackers else []
     lines = ["| tracker | " + " | ".join(classes) + " |", "|---" * (len(classes) + 1) + "|"]
     for name, result in trackers.items():
@@ -103,7 +108,9 @@ def table(trackers: Mapping[str, TrackerResult], matchers: Mapping[str, MatcherR
         f"| {name} | {r.score.pck8:.3f} | {r.score.confident:.3f} | {r.score.confident_wrong:.4f} | {r.ms_256:.0f} | {r.licence} |"
         for name, r in matchers.items()
     ]
-    return "\n".join(lines) + "\n"
+    lines += ["", *(f"- not measured: tracker {name}: {why}" for name, why in no_trackers.items())]
+    lines += [f"- not measured: matcher {name}: {why}" for name, why in no_matchers.items()]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def plot_delta(path: Path, trackers: Mapping[str, TrackerResult]) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atk_perception.image_codec import require_rgb
 from atk_perception.learned.network import Estimate, PointNetwork, PointState, channels_last
 from atk_perception.learned.onnx_graphs import OnnxNetwork
 from atk_perception.learned.weights import PACKAGED, load_network
@@ -63,10 +64,7 @@ class Backbone:
         Raises:
             ValueError: another shape or type.
         """
-        if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
-            raise ValueError(
-                f"expected an (H, W, 3) uint8 RGB image, got {image_rgb.shape} {image_rgb.dtype}"
-            )
+        require_rgb(image_rgb)
         scale = NETWORK_WIDTH / image_rgb.shape[1]
         height = max(MULTIPLE, round(image_rgb.shape[0] * scale))
         smaller = cv2.resize(

@@ -10,12 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from atk_perception.learned.network import PointNetwork
+from atk_perception.public_models import BackendError
 
 FORMAT_VERSION = "1"
 PACKAGED = Path(__file__).parent / "atk.safetensors"
 
 
-class WeightsError(RuntimeError):
+class WeightsError(BackendError):
     """Weights are missing, damaged or made for another network."""
 
 

@@ -9,7 +9,7 @@ frame by the map that the neighbouring points suggest, is aligned at full resolu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -77,6 +77,8 @@ class AtkTracker:
     @torch.inference_mode()
     def step(self, state: AtkState, frame_rgb: NDArray[np.uint8]) -> tuple[AtkState, Tracks]:
         """See `Tracker.step`."""
+        if len(state.template_px) == 0:
+            return state, Tracks(state.template_px, np.zeros(0, np.bool_), np.zeros(0, np.float32))
         frame = self._backbone(frame_rgb)
         network = self._backbone.network
         estimate = self._backbone.estimate(frame, state.points, self._iterations)
@@ -88,6 +90,34 @@ class AtkTracker:
         after = network.advance(frame.features, state.points, estimate)
         tracks = Tracks(frame.to_image(after.uv_px), visible, confidence)
         return replace(state, points=after, warp=warp), tracks
+
+    def select(self, state: AtkState, keep: NDArray[np.int_]) -> AtkState:
+        """See `Tracker.select`."""
+        rows = torch.from_numpy(np.asarray(keep, np.int64))
+        return AtkState(
+            PointState(*(getattr(state.points, field.name)[:, rows] for field in fields(PointState))),
+            state.template_px[keep],
+            state.warp[keep],
+            state.coarse.take(keep),
+            state.fine.take(keep),
+        )
+
+    def extend(
+        self, state: AtkState, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches
+    ) -> AtkState:
+        """See `Tracker.extend`."""
+        more = self.start(template, frame_rgb, matches)
+        joined = (
+            torch.cat([getattr(state.points, field.name), getattr(more.points, field.name)], dim=1)
+            for field in fields(PointState)
+        )
+        return AtkState(
+            PointState(*joined),
+            np.concatenate([state.template_px, more.template_px]),
+            np.concatenate([state.warp, more.warp]),
+            state.coarse.join(more.coarse),
+            state.fine.join(more.fine),
+        )
 
     def _align(
         self, state: AtkState, frame_rgb: NDArray[np.uint8], uv_px: Float, visible: NDArray[np.bool_]

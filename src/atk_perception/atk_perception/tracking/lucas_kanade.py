@@ -60,6 +60,19 @@ class LucasKanadeTracker:
             alive[alive] = kept
         return LucasKanadeState(grey, uv_px, alive), Tracks(uv_px, alive, alive.astype(np.float32))
 
+    def select(self, state: LucasKanadeState, keep: NDArray[np.int_]) -> LucasKanadeState:
+        """See `Tracker.select`."""
+        return LucasKanadeState(state.grey, state.uv_px[keep], state.alive[keep])
+
+    def extend(
+        self, state: LucasKanadeState, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches
+    ) -> LucasKanadeState:
+        """See `Tracker.extend`."""
+        more = self.start(template, frame_rgb, matches)
+        return LucasKanadeState(
+            state.grey, np.concatenate([state.uv_px, more.uv_px]), np.concatenate([state.alive, more.alive])
+        )
+
     def _flow(
         self, before: NDArray[np.uint8], after: NDArray[np.uint8], uv_px: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -31,7 +31,8 @@ class Tracks:
 class Tracker(Protocol[State]):
     """Follows points through a video, one frame at a time, never looking ahead.
 
-    All memory is in the state: a state can be kept, and stepping it again on the same frame gives the same tracks.
+    All memory is in the state, and no method changes the state it is given: a state can be kept, and stepping it again on the
+    same frame gives the same tracks. Another `start` re-initialises; the tracker itself remembers nothing.
     """
 
     def start(self, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches) -> State:
@@ -43,4 +44,21 @@ class Tracker(Protocol[State]):
 
     def step(self, state: State, frame_rgb: NDArray[np.uint8]) -> tuple[State, Tracks]:
         """Follow the points into the next frame."""
+        ...
+
+    def select(self, state: State, keep: NDArray[np.int_]) -> State:
+        """The state without all points but those of indices `keep` (K,), in that order; they go on as they were."""
+        ...
+
+    def extend(
+        self, state: State, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches
+    ) -> State:
+        """The state with `template`'s points after those it has.
+
+        Args:
+            state: after `frame_rgb` was stepped or started with.
+            template: the new points, on the same picture as those of the state.
+            frame_rgb: (H, W, 3) uint8, the last frame.
+            matches: where the new points are in it; as for `start`.
+        """
         ...

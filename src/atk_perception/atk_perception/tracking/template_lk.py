@@ -132,10 +132,7 @@ class TemplateLkTracker:
         identity = np.tile(np.eye(2, dtype=np.float32), (total, 1, 1))
         bank = make_bank(template_pyramid, template_px, identity, FINE)
 
-        between = np.linalg.norm(template_px[:, None] - template_px[None], axis=2)
-        near = np.exp(-0.5 * (between / parameters.neighbourhood_px) ** 2).astype(np.float32)
-        np.fill_diagonal(near, 0.0)
-
+        near = self._near(template_px)
         seen = matches.confidence >= parameters.start_confidence
         uv_px, warp = template_px.copy(), identity.copy()
         uv_px[:count], warp[:count] = matches.uv_px, matches.warp
@@ -196,6 +193,66 @@ class TemplateLkTracker:
         state = replace(state, comotion=self._learn_comotion(state))
         count = state.count
         return state, Tracks(state.uv_px[:count], state.visible[:count], confidence[:count])
+
+    def select(self, state: TemplateLkState, keep: NDArray[np.int_]) -> TemplateLkState:
+        """See `Tracker.select`; the helpers stay, since they stand on the same objects."""
+        return self._take(state, np.asarray(keep, np.int_), np.arange(state.count, len(state.uv_px)))
+
+    def extend(
+        self, state: TemplateLkState, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches
+    ) -> TemplateLkState:
+        """See `Tracker.extend`."""
+        more = self.start(template, frame_rgb, matches)
+        old, new = len(state.uv_px), len(more.uv_px)
+        template_px = np.concatenate([state.template_px, more.template_px])
+        uv_px, warp = np.concatenate([state.uv_px, more.uv_px]), np.concatenate([state.warp, more.warp])
+        visible = np.concatenate([state.visible, more.visible])
+        joined = replace(
+            state,
+            template_px=template_px,
+            near=self._near(template_px),
+            bank=state.bank.join(more.bank),
+            uv_px=uv_px,
+            warp=warp,
+            visible=visible,
+            ncc=np.concatenate([state.ncc, more.ncc]),
+            comotion=np.ones((old + new, old + new), np.float32),
+        )
+        # What old and new points have to do with each other is only known from where they are now.
+        both = visible[:, None] & visible[None]
+        comotion = np.where(both, self._agreement(joined), np.float32(1.0))
+        comotion[:old, :old], comotion[old:, old:] = state.comotion, more.comotion
+        points = np.concatenate([np.arange(state.count), old + np.arange(more.count)])
+        helpers = np.concatenate([np.arange(state.count, old), np.arange(old + more.count, old + new)])
+        room = max(0, self.parameters.max_points - len(points))
+        return self._take(replace(joined, comotion=comotion), points, helpers[:room])
+
+    def _take(
+        self, state: TemplateLkState, points: NDArray[np.int_], helpers: NDArray[np.int_]
+    ) -> TemplateLkState:
+        """Of all M only `points`, which are reported, and `helpers`."""
+        index = np.concatenate([points, helpers]).astype(np.int_)
+        pairs = np.ix_(index, index)
+        return replace(
+            state,
+            count=len(points),
+            template_px=state.template_px[index],
+            near=state.near[pairs],
+            bank=state.bank.take(index),
+            uv_px=state.uv_px[index],
+            warp=state.warp[index],
+            visible=state.visible[index],
+            ncc=state.ncc[index],
+            comotion=state.comotion[pairs],
+            turn=0,
+        )
+
+    def _near(self, template_px: Float) -> Float:
+        """(M, M) spatial weight of neighbours on the template, 0 on the diagonal."""
+        between = np.linalg.norm(template_px[:, None] - template_px[None], axis=2)
+        near = np.exp(-0.5 * (between / self.parameters.neighbourhood_px) ** 2).astype(np.float32)
+        np.fill_diagonal(near, 0.0)
+        return np.asarray(near, np.float32)
 
     def _flow(self, state: TemplateLkState, grey: NDArray[np.uint8]) -> tuple[Float, NDArray[np.bool_]]:
         """Lucas-Kanade of the visible points, (M, 2), and whether the way back ends where it began, (M,)."""
