@@ -336,7 +336,7 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def gathered(args: argparse.Namespace) -> tuple[list[Demonstration], npt.NDArray[np.float32]]:
+def gathered(args: argparse.Namespace) -> tuple[Sequence[Demonstration], npt.NDArray[np.float32]]:
     """The demonstrations to train on, and their keypoints on the template, (N, 2).
 
     Raises:

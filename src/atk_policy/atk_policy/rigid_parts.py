@@ -2,6 +2,10 @@
 
 Two points of one part say nearly the same, so the gates keep now one of them and now the other. What is
 stable is the part; points are chosen on it.
+
+In every frame, the points that one affine map takes from the template to where they are count as one part
+(sequential RANSAC: Fischler and Bolles 1981; a plane seen from some distance moves so, turned and tilted). One frame
+may be chance, such as a clock's hand that stands as on the template; over all demonstrations it shows who stays together.
 """
 
 from __future__ import annotations
@@ -12,41 +16,85 @@ import torch
 
 from atk_policy.distillation import TrainingData
 
-# Two points are on one rigid part when their distance in the image stays what it is on the template,
-# up to foreshortening (a quarter of it) and tracking noise. Far points have the foreshortening of points
-# at REACH_PX only, or two objects at opposite ends of the image would pass for one.
-STRETCH_MAX = 0.25
-NOISE_PX = 4.0
-REACH_PX = 90.0
-RIGID_SHARE = 0.8  # of the frames that show both
-FRAMES_MIN = 50  # that show both, or nothing is known
-FRAMES_MAX = 3000  # looked at in all; more say the same again
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+NOISE_PX = 5.0  # of a track, and what a small object's relief adds to an affine map
+POINTS_MIN = 4  # that share a map: any three do
+MAPS_MAX = 6  # looked for in a frame
+# A map is guessed from three points near each other, which most likely lie on one object.
+DRAWS = 60
+NEIGHBOURS = 10
+AREA_MIN_PX2 = 20.0  # of their triangle on the template
+RIGID_SHARE = 0.6  # of the frames that show both
+FRAMES_MIN = 20  # that show both, or nothing is known
+FRAMES_MAX = 400  # looked at in all; more say the same again
 
 
-def rigid_share(data: TrainingData, template_uv_px: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(C, C) share of the frames that show both points in which they are as far apart as on the template.
+def rigid_share(data: TrainingData, template_uv_px: npt.NDArray[np.float32], seed: int = 0) -> Floats:
+    """(C, C) share of the frames that show both points in which one affine map from the template explains both.
 
     0 where fewer than FRAMES_MIN frames show both.
     """
-    template_px = _distances(template_uv_px)
-    allowed_px = NOISE_PX + STRETCH_MAX * np.minimum(template_px, REACH_PX)
-    both, rigid = np.zeros(template_px.shape), np.zeros(template_px.shape)
-    every = -(-len(data) // FRAMES_MAX)
-    frames = torch.arange(len(data))
-    for index in torch.split(frames[(frames - data.first) % every == 0], 256):
-        for uv_px, visible in zip(data.uv_px[index].numpy(), data.visible[index].numpy() > 0, strict=True):
-            seen = visible[:, None] & visible[None]
-            both += seen
-            rigid += seen & (np.abs(_distances(uv_px) - template_px) <= allowed_px)
-    return np.where(both >= FRAMES_MIN / every, rigid / np.maximum(both, 1.0), 0.0)
+    rng = np.random.default_rng(seed)
+    template_px = template_uv_px.astype(np.float64)
+    count = len(template_px)
+    both, together = np.zeros((count, count)), np.zeros((count, count))
+    frames = torch.from_numpy(np.unique(np.linspace(0, len(data) - 1, FRAMES_MAX).astype(np.int64)))
+    for index in torch.split(frames, 128):
+        seen_px = data.uv_px[index].numpy().astype(np.float64)
+        for uv_px, visible in zip(seen_px, data.visible[index].numpy() > 0, strict=True):
+            labels = moved_together(template_px, uv_px, visible, rng)
+            both += visible[:, None] & visible[None]
+            together += (labels[:, None] == labels[None]) & (labels >= 0)[:, None]
+    return np.where(both >= min(FRAMES_MIN, len(frames)), together / np.maximum(both, 1.0), 0.0)
 
 
-def _distances(uv_px: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(C, C) distances [px]."""
-    return np.asarray(np.hypot(*(uv_px[:, None] - uv_px[None]).transpose(2, 0, 1)), np.float64)
+def moved_together(
+    template_px: Floats, uv_px: Floats, visible: Bools, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """(C,) number of the affine map that explains each point of one frame, the map of most points first; -1 for none.
+
+    Args:
+        template_px, uv_px: (C, 2) on the template and in the frame. visible: (C,) who is seen there.
+    """
+    labels = np.full(len(template_px), -1, np.int64)
+    source = np.column_stack([template_px, np.ones(len(template_px))])
+    left = np.flatnonzero(visible)
+    for number in range(MAPS_MAX):
+        if len(left) < POINTS_MIN:
+            break
+        explained = _largest_consensus(source[left], uv_px[left], rng)
+        if explained.sum() < POINTS_MIN:
+            break
+        labels[left[explained]] = number
+        left = left[~explained]
+    return labels
 
 
-def rigid_parts(share: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def _largest_consensus(source: Floats, target_px: Floats, rng: np.random.Generator) -> Bools:
+    """(R,) which of R points the best of some guessed affine maps explains; `source` (R, 3) is homogeneous."""
+    offset_px = source[:, None, :2] - source[None, :, :2]
+    nearest = np.argsort(np.hypot(offset_px[..., 0], offset_px[..., 1]), axis=1)[:, 1 : NEIGHBOURS + 1]
+    first = rng.integers(len(source), size=DRAWS)
+    others = np.argsort(rng.random((DRAWS, nearest.shape[1])), axis=1)[:, :2]
+    corners = np.column_stack([first, np.take_along_axis(nearest[first], others, axis=1)])
+    corners = corners[np.abs(np.linalg.det(source[corners])) > 2.0 * AREA_MIN_PX2]
+    if len(corners) == 0:
+        return np.zeros(len(source), np.bool_)
+    maps = np.linalg.solve(source[corners], target_px[corners])
+    explained = np.linalg.norm(source @ maps - target_px, axis=2) < NOISE_PX
+    best = explained[np.argmax(explained.sum(axis=1))]
+    for _ in range(2):  # with all that agree, a map reaches further
+        refit = np.linalg.lstsq(source[best], target_px[best], rcond=None)[0]
+        wider = np.linalg.norm(source @ refit - target_px, axis=1) < NOISE_PX
+        if wider.sum() < best.sum():
+            break
+        best = wider
+    return np.asarray(best)
+
+
+def rigid_parts(share: Floats) -> npt.NDArray[np.int64]:
     """(C,) number of each point's rigid part, 0 for the part with the most points.
 
     Average linkage: parts are joined while the mean `rigid_share` between their points is at least

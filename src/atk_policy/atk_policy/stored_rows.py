@@ -58,7 +58,7 @@ class StoredRows:
         """(..., *row) float32 at the rows `index` (...,), each from 0 to M - 1."""
         flat = index.numpy().ravel()
         found = np.empty((len(flat), *self._row), self._dtype)
-        into = memoryview(found).cast("B") if len(flat) else memoryview(b"")
+        into = found.data.cast("B") if len(flat) else memoryview(b"")
         size = self._row_bytes
         # Rows that follow each other, as those of a history do, are one read.
         starts = [0, *(np.flatnonzero(np.diff(flat) != 1) + 1).tolist(), len(flat)]
@@ -74,7 +74,7 @@ class StoredRows:
         step = max(1, BLOCK_BYTES // self._row_bytes)
         for begin in range(0, len(self), step):
             rows = np.empty((min(step, len(self) - begin), *self._row), self._dtype)
-            self._read(memoryview(rows).cast("B"), begin)
+            self._read(rows.data.cast("B"), begin)
             found[begin : begin + len(rows)] = rows[:, chosen]
         return torch.from_numpy(found)
 

@@ -204,9 +204,9 @@ def compare(
     milliseconds: dict[str, list[float]] = {}
     differs = {"descriptor": 0.0, "uv_px": 0.0, "logit": 0.0}
 
-    def timed(name: str, call: Callable[[], Any]) -> Any:
+    def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         begin = time.thread_time()  # one thread, whatever else the machine does
-        result = call()
+        result = call(*arguments)
         milliseconds.setdefault(name, []).append(1e3 * (time.thread_time() - begin))
         return result
 
@@ -214,11 +214,11 @@ def compare(
         image = torch.rand((1, 3, *NETWORK_SIZE), generator=generator)
         image = image.contiguous(memory_format=torch.channels_last)
         state = random_state(points, generator)
-        features = timed("torch_encoder_ms", lambda image=image: network.encode(image))
-        other = timed("onnx_encoder_ms", lambda image=image: graphs.encode(image))
+        features = timed("torch_encoder_ms", network.encode, image)
+        other = timed("onnx_encoder_ms", graphs.encode, image)
         differs["descriptor"] = max(differs["descriptor"], float((features - other).abs().max()))
-        mine = timed("torch_refinement_ms", lambda f=features, s=state: network.estimate(f, s, ITERATIONS))
-        theirs = timed("onnx_refinement_ms", lambda f=features, s=state: graphs.estimate(f, s, ITERATIONS))
+        mine = timed("torch_refinement_ms", network.estimate, features, state, ITERATIONS)
+        theirs = timed("onnx_refinement_ms", graphs.estimate, features, state, ITERATIONS)
         differs["uv_px"] = max(differs["uv_px"], float((mine.uv_px[-1] - theirs.uv_px[-1]).abs().max()))
         for name in ("visible_logit", "certain_logit"):
             difference = (getattr(mine, name)[-1] - getattr(theirs, name)[-1]).abs().max()
