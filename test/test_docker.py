@@ -42,7 +42,16 @@ KEY_OF_IMPORT = {
 
 
 # Imported where they are installed, and only there; without them the rest works.
-OPTIONAL = {"foxglove_msgs", "lerobot", "onnx", "onnxruntime", "onnxscript", "transformers", "wandb"}
+OPTIONAL = {
+    "foxglove_msgs",
+    "lerobot",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openai",
+    "transformers",
+    "wandb",
+}
 
 
 def dependencies(package: str) -> set[str]:

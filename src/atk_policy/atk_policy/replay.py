@@ -262,7 +262,8 @@ def agreement(
     held = [pair for pair in computed.values() if isinstance(pair, str)]
     commanded = [stamp for stamp, given in answers.items() if given[0].state == RunState.RUNNING]
     tracks_px = same_tracks_rad = None
-    shared = sorted(set(recorded) & set(seen))
+    # Where the bag ends before the last image of a further camera, the one before it stands in its place.
+    shared = sorted(s for s in set(recorded) & set(seen) if recorded[s].stamp_ns == seen[s].stamp_ns)
     if shared:
         tracks_px = max(
             float(np.nanmax(np.abs(recorded[s].policy_uv_px - seen[s].policy_uv_px), initial=0.0))
