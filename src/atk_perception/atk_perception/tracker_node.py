@@ -201,16 +201,17 @@ class TrackerNode(ManagedNode):
         # Before images: who waits for these to be heard then knows of depth too.
         self._listen_to_depth(self._wants_depth())
         self._inputs = InputThread(self, "images")
-        self._subscribe_to_pose()  # before images, so that it is taken before an image that comes together with it
+        # What an image is judged by is subscribed to before it, and so taken before it when they come together.
+        self._inputs.subscribe(
+            CameraInfo, "camera/camera_info", self._on_camera_info, qos_profile_sensor_data
+        )
+        self._subscribe_to_pose()
         self._inputs.subscribe(
             CompressedImage if compressed else Image,
             topic,
             self._on_image,
             QoSProfile(depth=QUEUE_DEPTH, reliability=qos_profile_sensor_data.reliability),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        self._inputs.subscribe(
-            CameraInfo, "camera/camera_info", self._on_camera_info, qos_profile_sensor_data
         )
         self._inputs.start()
         self._report_timer = self.create_timer(0.5, self._report)

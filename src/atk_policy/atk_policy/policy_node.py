@@ -222,8 +222,10 @@ class PolicyNode(ManagedNode):
 
     # -- frames ------------------------------------------------------------------------------------
 
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+    def _now_ns(self, *known_ns: int) -> int:
+        """Now on the ROS clock; simulated time has come as far as what is known to be past, whatever came of /clock."""
+        now_ns = int(self.get_clock().now().nanoseconds)
+        return max(now_ns, *known_ns) if self._simulated and known_ns else now_ns
 
     def _passing_ns(self) -> int:
         """Time that passes evenly: a steady clock, or the simulated one."""
@@ -288,7 +290,7 @@ class PolicyNode(ManagedNode):
         if camera == self._robot.camera.name:
             # Stamps only grow; later ones that still wait are from before the clock jumped back.
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s < stamp_ns}
-            self._waiting[stamp_ns] = (self._now_ns(), visible)
+            self._waiting[stamp_ns] = (self._now_ns(stamp_ns), visible)
         for joined in self._cameras.add(camera, stamp_ns, _observation(message, stamp_ns)):
             seen = joined_observation(joined, self._sets)
             self._handle(self._aligner.add_payload(joined.stamp_ns, seen))
@@ -302,9 +304,7 @@ class PolicyNode(ManagedNode):
             # Earlier ones that still wait were no control frames.
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s > frame.stamp_ns}
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
-            now_ns = self._now_ns()
-            if self._simulated:  # whatever came of /clock until now, it has come as far as these
-                now_ns = max(now_ns, frame.stamp_ns, joint_state_ns)
+            now_ns = self._now_ns(frame.stamp_ns, joint_state_ns)
             arrival = Arrival(now_ns, keypoints_ns, joint_state_ns)
             if fault := self._plan_fault() or self._output.fault():
                 self._hold(frame.stamp_ns, fault)

@@ -22,8 +22,9 @@ Bools = npt.NDArray[np.bool_]
 NOISE_PX = 5.0  # of a track, and what a small object's relief adds to an affine map
 POINTS_MIN = 4  # that share a map: any three do
 MAPS_MAX = 6  # looked for in a frame
-# A map is guessed from three points near each other, which most likely lie on one object.
-DRAWS = 60
+# A map is guessed from a point and two of its nearest, the nearer the more likely: they most likely lie on one
+# object. As many as find a body of 4 points among 50 in nearly every frame.
+DRAWS = 200
 NEIGHBOURS = 10
 AREA_MIN_PX2 = 20.0  # of their triangle on the template
 RIGID_SHARE = 0.6  # of the frames that show both
@@ -77,7 +78,8 @@ def _largest_consensus(source: Floats, target_px: Floats, rng: np.random.Generat
     offset_px = source[:, None, :2] - source[None, :, :2]
     nearest = np.argsort(np.hypot(offset_px[..., 0], offset_px[..., 1]), axis=1)[:, 1 : NEIGHBOURS + 1]
     first = rng.integers(len(source), size=DRAWS)
-    others = np.argsort(rng.random((DRAWS, nearest.shape[1])), axis=1)[:, :2]
+    ranks = np.arange(nearest.shape[1]) + 1.0
+    others = np.argsort(ranks / rng.random((DRAWS, len(ranks))), axis=1)[:, :2]
     corners = np.column_stack([first, np.take_along_axis(nearest[first], others, axis=1)])
     corners = corners[np.abs(np.linalg.det(source[corners])) > 2.0 * AREA_MIN_PX2]
     if len(corners) == 0:

@@ -45,6 +45,8 @@ JOINT_STATES_HZ = 100.0
 IDLE_CLOCK_PERIOD_S = 0.05
 ANSWER_TIMEOUT_S = 5.0  # of wall time; the first image of a scene may take a second to transfer
 DISCOVERY_S = 2.0  # how long a new episode waits for a policy to be found in the graph
+# Whether trackers and policy hear each other cannot be seen from here: who has just come gets this much longer.
+ACQUAINTANCE_S = 0.3
 # Simulated time can run faster than a recorder's disk for a moment; what waits is kept, not lost.
 RELIABLE = QoSProfile(depth=40, reliability=ReliabilityPolicy.RELIABLE)
 JOINT_STATE_DEPTH = 1000
@@ -381,18 +383,30 @@ class SimRobotNode(ManagedNode):
 
     def _await_policy(self) -> None:
         """Give a policy that has just started time to be discovered, before time would pass without it."""
-        deadline = time.monotonic() + DISCOVERY_S
-        while time.monotonic() < deadline and not self._stop.is_set():
-            # Who is known in the graph must hear too: the policy answers when every tracker has seen the image.
-            heard = all(
+        heard_by = [(self._joints_publisher, True)]
+        for number, view in enumerate(self._views):
+            heard_by += [
+                (view.image, number == 0),
+                (view.depth, False),
+                (view.info, False),
+                (view.pose, False),
+            ]
+
+        def heard() -> bool:
+            # Who is known in the graph must hear too: the policy answers when every tracker has seen the image, and
+            # knows where its camera stands.
+            return self._policies() > 0 and all(
                 publisher.get_subscription_count()
                 >= max(needed, self.count_subscribers(publisher.topic_name))
-                for number, view in enumerate(self._views)
-                for publisher, needed in ((view.image, number == 0), (view.depth, False))
+                for publisher, needed in heard_by
             )
-            if self._policies() and heard:
-                return
+
+        if heard():
+            return
+        deadline = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < deadline and not self._stop.is_set() and not heard():
             self._stop.wait(0.02)
+        self._stop.wait(ACQUAINTANCE_S)
 
     def _await_command(self) -> None:
         """Until the expert's own command has come back over DDS, as any robot would get it."""
