@@ -6,6 +6,7 @@ demonstration, the closed-loop benchmark and the whole-stack tests.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ from atk_perception.image_codec import RgbImage, rgb_from_message
 from atk_sim.graph import GraphError, NodeGraph
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+CALL_TIMEOUT_S = 60.0
+REPEAT_S = 3.0  # after which a request without an answer is made again
 TRACKER_STATES = {
     KeypointArray.UNINITIALISED: "UNINITIALISED",
     KeypointArray.TRACKING: "TRACKING",
@@ -136,11 +139,33 @@ class ClosedLoopClient:
         self.wait_for("the executor", task.done, 10.0)
         return task.result()
 
-    def _call(self, client: Any, request: Any, timeout_s: float = 60.0) -> Any:
-        self.wait_for(f"service {client.srv_name}", client.service_is_ready, timeout_s)
-        future = self._in_executor(lambda: client.call_async(request))
-        self.wait_for(f"an answer of {client.srv_name}", future.done, timeout_s)
-        answer = future.result()
+    def _call(self, client: Any, request: Any, *, repeatable: bool = False) -> Any:
+        """The answer to a request; one that may be made twice is made again when its answer does not come.
+
+        A node that has just come may answer before it knows where to: Fast DDS then drops the answer.
+
+        Raises:
+            GraphError: no answer, or a refusal.
+        """
+        self.wait_for(f"service {client.srv_name}", client.service_is_ready, CALL_TIMEOUT_S)
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        answers: list[Any] = []
+
+        def answered() -> bool:
+            return any(future.done() for future in answers)
+
+        def ask() -> None:
+            answers.append(self._in_executor(lambda: client.call_async(request)))
+            again_at = time.monotonic() + (REPEAT_S if repeatable else math.inf)
+            self.wait_for(
+                f"an answer of {client.srv_name}",
+                lambda: answered() or time.monotonic() > again_at,
+                deadline - time.monotonic(),
+            )
+
+        while not answered():
+            ask()
+        answer = next(future for future in answers if future.done()).result()
         if not answer.success:
             raise GraphError(f"{client.srv_name} refused: {answer.message}")
         return answer
@@ -203,11 +228,11 @@ class ClosedLoopClient:
 
     def stop_policy(self) -> None:
         """Stop the policy by its service, whether it runs or not."""
-        self._call(self._stop, Trigger.Request())
+        self._call(self._stop, Trigger.Request(), repeatable=True)
 
     def reset_tracker(self) -> None:
         """Have the tracker forget the scene."""
-        self._call(self._reset_tracker, Trigger.Request())
+        self._call(self._reset_tracker, Trigger.Request(), repeatable=True)
 
     def policy_statuses(self) -> list[PolicyStatus]:
         """What the policy has said since the last reset."""

@@ -470,19 +470,24 @@ def _readable_images(folder: Path, robot_path: Path) -> int:
 def run_campaign(
     args: argparse.Namespace, run_folder: Path, robot_path: Path, domain_id: int
 ) -> list[Result]:
-    """Every chosen fault with every seed; results are appended to results.jsonl as they come."""
+    """Every chosen fault with every seed; results are appended to results.jsonl as they come, and those there count."""
     output: Path = args.output
     chosen = [fault for fault in FAULTS if not args.only or fault.name in args.only]
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-    results: list[Result] = []
-    (output / "results.jsonl").unlink(missing_ok=True)
-    bar = tqdm(total=len(chosen) * len(seeds), desc="faults", unit="fault", file=sys.stderr)
+    lines = output / "results.jsonl"
+    if not args.resume:
+        lines.unlink(missing_ok=True)
+    results = [Result(**json.loads(line)) for line in lines.open()] if lines.exists() else []
+    done = {(result.fault, result.seed) for result in results}
+    bar = tqdm(
+        total=len(chosen) * len(seeds), initial=len(done), desc="faults", unit="fault", file=sys.stderr
+    )
     graphs = 0
 
     def note(result: Result) -> None:
         results.append(result)
-        with (output / "results.jsonl").open("a") as lines:
-            lines.write(json.dumps(asdict(result)) + "\n")
+        with lines.open("a") as file:
+            file.write(json.dumps(asdict(result)) + "\n")
         bar.update()
 
     def open_stage(simulated: bool) -> Stage:
@@ -492,10 +497,11 @@ def run_campaign(
         return Stage(run_folder, robot_path, logs, domain_id, simulated=simulated)
 
     for seed in seeds:
+        left = [fault for fault in chosen if (fault.name, seed) not in done]
         for simulated in (False, True):
             mine = [
                 f
-                for f in chosen
+                for f in left
                 if f.simulated == simulated and f.outcome not in (Outcome.REFUSE, Outcome.KEEP)
             ]
             stage: Stage | None = None
@@ -510,7 +516,7 @@ def run_campaign(
             finally:
                 if stage is not None:
                     stage.close()
-        for fault in chosen:
+        for fault in left:
             if fault.outcome is Outcome.REFUSE:
                 note(refuse(fault, seed, run_folder, robot_path, output / "scratch"))
             elif fault.outcome is Outcome.KEEP:
@@ -567,6 +573,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--only", nargs="+", metavar="FAULT", choices=[f.name for f in FAULTS], help="only these"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the results in the folder, and do what is missing"
     )
     args = parser.parse_args()
     domain_id = int(os.environ.get("ROS_DOMAIN_ID") or 10 + os.getpid() % 80)
