@@ -12,8 +12,10 @@ from atk_sim.tasks import clock_scene
 from atk_sim.tasks.clock_scene import DISC, PEG, PEG_RADIUS_M, clockwise_to_go_rad, on_dial
 
 AT_12_RAD = np.deg2rad(12.0)
-LET_GO_RAD = np.deg2rad(4.0)
-RESTS_RAD_S = 0.15  # before it lets go: who learns from it may do that a little early
+# The hand is let go as it passes 12, without a pause: at rest there nothing would tell who learns from it when to open,
+# and who learns it in passing does it a little early.
+PAST_12_RAD = np.deg2rad(10.0)
+LEFT_RAD = np.deg2rad(8.0)  # a hand that was let go is left alone within this
 LEAD_RAD = (0.18, 0.55)  # how far ahead on the circle the hand is drawn: against friction, and at most
 GRASP_HEIGHT_M = 0.014  # of the fingertips' centre above the disc
 APPROACH_HEIGHT_M = 0.09
@@ -61,9 +63,7 @@ class ClockHand:
         grasp = on_dial(data, 0.0) + (0.0, 0.0, GRASP_HEIGHT_M)
         aside_m = float(np.linalg.norm(tcp[:2] - grasp[:2]))
         low = bool(tcp[2] < grasp[2] + 0.010)
-        if abs(to_go_rad) < LET_GO_RAD:
-            if low and opening_m < HELD_M and abs(float(data.joint(DISC).qvel[0])) > RESTS_RAD_S:
-                return ExpertGoal(grasp, yaw_rad, 0.0)
+        if -PAST_12_RAD < to_go_rad < 0.0 or (abs(to_go_rad) < LEFT_RAD and opening_m > HELD_M):
             if low and opening_m < WIDE_M - 0.010:
                 return ExpertGoal(tcp.copy(), yaw_rad, WIDE_M)
             return ExpertGoal(np.array([*tcp[:2], grasp[2] + APPROACH_HEIGHT_M]), yaw_rad, WIDE_M)
