@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="results.json of a committed report")
     parser.add_argument("--share", type=float, default=0.1, help="of its cells (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=10, help="per cell (default: %(default)s)")
-    parser.add_argument("--demonstrations", type=int, default=50, help="as committed (default: %(default)s)")
+    parser.add_argument(
+        "--demonstrations", type=int, default=None, help="as committed (default: as 'benchmark' takes them)"
+    )
     parser.add_argument("--seed", type=int, default=None, help="of the draw (default: another every time)")
     parser.add_argument("--output", type=Path, default=None, help="default: a temporary folder")
     parser.add_argument(
