@@ -6,6 +6,7 @@
         -> rigid_parts.py, stability.py                 which parts survive longest, which points on them
         -> cross_validation.py                          held-out error of the first 1, 2, 3, ... parts
         -> the parts that survive in most members at most prices, as far as they do not raise the error
+        -> and one that stays in sight, where all of those go out of it
 
 `published` is method.md: one Bernoulli mask, one fixed alpha, and what it rather keeps than drops.
 `all` chooses nothing: every trackable candidate is kept, for points that a person named, and to compare with.
@@ -36,13 +37,21 @@ from atk_policy.distillation import (
 )
 from atk_policy.penalty import PenaltyConfig
 from atk_policy.rigid_parts import rigid_parts, rigid_share
-from atk_policy.stability import near_duplicates, points_of_part, ranked_parts, survival
+from atk_policy.stability import (
+    SEEN_MIN,
+    near_duplicates,
+    part_in_sight,
+    points_of_part,
+    ranked_parts,
+    survival,
+)
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
+SIGHT_FRAMES = 4_096  # in which it is looked who is in sight
 AUTOMATIC = StageConfig(steps=800, batch=128, members=8, folds=4, learning_rate=2e-3, warm_up=0.25)
 # method.md: gates, objective and alpha as published; the pace is ours (see distillation.py).
 PUBLISHED = StageConfig(
@@ -94,7 +103,8 @@ class Choice:
         parts: (C,) number of the rigid part. part_retention: (C,) `retention` of that part.
         path: the sets that were measured, as indices of candidates. path_errors: (G, F) of them.
         full_errors: (F,) with all candidates.
-        limit: largest mean error that counts as good enough. knee: number of the set of the path that was taken.
+        limit: largest mean error that counts as good enough. knee: number of the set of the path that was taken; `keep`
+            may hold a part more, which stays in sight.
         error: (F,) of the set.
         point_removal, part_removal: by how much the mean error rises, as a share, when a kept point, or all points of
             a part, are taken away and the policy is trained anew; by index of the point, number of the part; NaN where
@@ -217,8 +227,16 @@ def choose_keypoints(
         [template_uv_px[s] for s in alone], diagonal_px, [labels[s].tolist() for s in alone]
     )
 
-    # What each part and each point is worth: the error without it.
     kept = path[at]
+    if config.objective == "automatic":
+        visible = train.visible[train.every(SIGHT_FRAMES)].numpy() > 0
+        while (room := config.keypoints_max - len(kept)) >= SEEN_MIN and (
+            part := part_in_sight(kept, visible, labels)
+        ) is not None:
+            count = min(config.part_points, room)
+            kept = kept + points_of_part(part, labels, trackability, template_uv_px, count)
+
+    # What each part and each point is worth: the error without it.
     removals: list[tuple[str, int, list[int]]] = [("", 0, kept)]
     removals += [("part", p, [i for i in kept if labels[i] != p]) for p in sorted(set(labels[kept].tolist()))]
     removals += [("point", i, [j for j in kept if j != i]) for i in kept]

@@ -15,6 +15,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 SPACING_PX = 20.0  # closer on one rigid part, two points see much the same patch and are lost together
+# Fewer than these seen is next to blind. In so small a share of all frames that is a slip of the tracker, and no matter.
+SEEN_MIN = 2
+BLIND_SHARE = 0.05
+IN_SIGHT_SHARE = 0.5  # of the frames in which a set is blind, that a part must be seen in to be of help
 
 
 def near_duplicates(
@@ -42,6 +46,30 @@ def ranked_parts(part_survival: Floats, parts: npt.NDArray[np.int64]) -> list[in
         part_survival: (C,) from `survival`, the same for all points of a part. parts: (C,) from rigid_parts.py.
     """
     return sorted(set(parts.tolist()), key=lambda part: (-part_survival[parts == part][0], part))
+
+
+def part_in_sight(
+    kept: list[int], visible: npt.NDArray[np.bool_], parts: npt.NDArray[np.int64]
+) -> int | None:
+    """The part to add to a set that is out of sight too often: the one that is seen most then; None where it is not, or none is.
+
+    At the end of a task its objects may lie behind a door and under the arm. A tracker that sees nothing for long is lost,
+    and the robot then holds where it is; a part that hardly matters, but stays in sight, tells both that all is well.
+
+    Args:
+        kept: indices of the set. visible: (M, C) who is seen, over frames of the demonstrations. parts: (C,) from rigid_parts.py.
+    """
+    blind = visible[:, kept].sum(axis=1) < SEEN_MIN
+    if blind.mean() <= BLIND_SHARE:
+        return None
+    seen = visible[blind].mean(axis=0)
+    shares = {
+        part: float(seen[parts == part].mean())
+        for part in sorted(set(parts.tolist()) - set(parts[kept].tolist()))
+        if (parts == part).sum() >= SEEN_MIN
+    }
+    best = max(shares, key=lambda part: shares[part], default=None)
+    return best if best is not None and shares[best] >= IN_SIGHT_SHARE else None
 
 
 def points_of_part(

@@ -25,7 +25,7 @@ from atk_policy.demonstrations import trackability
 from atk_policy.distillation import PolicyConfig, StageConfig, TrainingData
 from atk_policy.keypoint_choice import AUTOMATIC, Choice, ChoiceConfig, choose_keypoints
 from atk_policy.rigid_parts import rigid_parts, rigid_share
-from atk_policy.stability import near_duplicates, points_of_part, ranked_parts, survival
+from atk_policy.stability import near_duplicates, part_in_sight, points_of_part, ranked_parts, survival
 
 DIAGONAL_PX = 800.0
 POLICY = PolicyConfig(horizon=8, sizes={"width": 48, "blocks": 1})
@@ -84,6 +84,31 @@ def test_every_point_has_its_reasons():
     assert choice.path_errors.mean(1).min() <= choice.limit
     # With everything the policy tells demonstrations apart by what means nothing.
     assert choice.full_errors.mean() > choice.limit
+
+
+def test_a_set_that_goes_out_of_sight_gets_a_part_that_stays():
+    """Parts 0 and 1 are kept; part 2 is always seen, part 3 is one point, part 4 is seen when it is of no use."""
+    parts = np.array([0, 0, 1, 1, 2, 2, 3, 4, 4])
+    late = np.arange(100) >= 80
+    visible = np.ones((100, 9), np.bool_)
+    visible[late, :4] = False
+    visible[late, 7:] = False
+    assert part_in_sight([0, 1, 2, 3], visible, parts) == 2
+    assert part_in_sight([0, 1, 4, 5], visible, parts) is None
+    assert part_in_sight([0, 1, 2, 3], visible[:84], parts) is None  # too seldom to matter
+    assert (
+        part_in_sight([0, 1, 2, 3], visible[:, [0, 1, 2, 3, 6, 7, 8]], parts[[0, 1, 2, 3, 6, 7, 8]]) is None
+    )
+
+
+def test_a_choice_keeps_something_in_sight_where_what_matters_is_hidden_at_the_end():
+    demonstrations, kind, template = make_demonstrations(12, 48, seed=3)
+    for demonstration in demonstrations:
+        demonstration.visible[-12:, np.isin(kind, [OBJECT, TARGET])] = False
+    choice, kind, _ = choose((demonstrations, kind, template), 0)
+    assert {OBJECT, TARGET} < set(kind[choice.keep])
+    visible = TrainingData.of(demonstrations).visible.numpy()[:, trackability(demonstrations).visible > 0.4]
+    assert (visible[:, choice.keep].sum(1) < 2).mean() < 0.05
 
 
 def test_a_set_is_measured_on_demonstrations_that_its_policy_was_not_trained_on_and_under_failures():
