@@ -235,6 +235,7 @@ def _path(result: SelectionResult) -> Figure:
     tolerance = result.config.choice.tolerance
     path.axhline(choice.limit, color=RED, lw=1, ls=":", label=f"tolerance: {tolerance:.0%} above the best")
     at = choice.knee
+    in_sight = int(choice.keep.sum()) - len(choice.path[at])
     path.plot(
         x[at],
         mean[at],
@@ -243,7 +244,8 @@ def _path(result: SelectionResult) -> Figure:
         mfc="none",
         mec=RED,
         mew=2,
-        label=f"chosen: {len(choice.path[at])} points",
+        label=f"chosen: {len(choice.path[at])} points"
+        + (f", and {in_sight} that stay in sight" if in_sight else ""),
     )
     path.set_xticks(x, [f"{k}\n({len(points)})" for k, points in zip(x, choice.path, strict=True)])
     path.set(xlabel="rigid parts (points)", ylabel="held-out action error under failures")
