@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
+AnyFloat = TypeVar("AnyFloat", np.float32, np.float64)
 
 # A prior weighs as much as one correspondence of weight 1 this far away in every direction.
 PRIOR_ARM_PX = 6.0
@@ -44,12 +47,41 @@ def fit_local_affine(
     source_mean64, target_mean64, total64 = (m.astype(np.float64) for m in (source_mean, target_mean, total))
     moment = raw[:, [0, 1, 1, 2]] - total64 * source_mean64[:, [0, 0, 1, 1]] * source_mean64[:, [0, 1, 0, 1]]
     cross = raw[:, 3:] - total64 * target_mean64[:, [0, 0, 1, 1]] * source_mean64[:, [0, 1, 0, 1]]
-    ridge = PRIOR_ARM_PX**2 * np.eye(2)
-    linear = (cross.reshape(-1, 2, 2) + PRIOR_ARM_PX**2 * prior) @ np.linalg.inv(
-        moment.reshape(-1, 2, 2) + ridge
+    ridge = PRIOR_ARM_PX**2
+    linear = (cross.reshape(-1, 2, 2) + ridge * prior) @ inverse_2x2(
+        moment.reshape(-1, 2, 2) + ridge * np.eye(2)
     )
     image = target_mean + (linear @ (points_px - source_mean)[:, :, None])[:, :, 0]
     return image.astype(np.float32), linear.astype(np.float32)
+
+
+def inverse_2x2(m: NDArray[AnyFloat]) -> NDArray[AnyFloat]:
+    """Batch inverse, (N, 2, 2), of the same precision; ten times faster than LAPACK at this size."""
+    determinant = m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0]
+    adjugate = np.stack([m[:, 1, 1], -m[:, 0, 1], -m[:, 1, 0], m[:, 0, 0]], axis=1).reshape(-1, 2, 2)
+    return np.asarray(adjugate / determinant[:, None, None], m.dtype)
+
+
+def squared_misfit(
+    points_px: Float, placed_px: Float, linear: Float, source_px: Float, target_px: Float
+) -> Float:
+    """(N, M) squared distance [px^2] of each correspondence from where each point's map puts it.
+
+    As a product of (N, 4) with (4, M) for either coordinate: a tracker asks for it several times in every frame.
+
+    Args:
+        points_px, placed_px, linear: (N, 2), (N, 2), (N, 2, 2), the maps.
+        source_px, target_px: (M, 2) correspondences.
+    """
+    moved = placed_px - (linear @ points_px[:, :, None])[:, :, 0]
+    minus = np.full(len(points_px), -1.0, np.float32)
+    one = np.ones(len(source_px), np.float32)
+    squared = np.zeros((len(points_px), len(source_px)), np.float32)
+    for axis in (0, 1):
+        maps = np.stack([linear[:, axis, 0], linear[:, axis, 1], moved[:, axis], minus], axis=1)
+        misfit = maps @ np.stack([source_px[:, 0], source_px[:, 1], one, target_px[:, axis]])
+        squared += misfit * misfit
+    return squared
 
 
 def local_warps(
@@ -102,9 +134,7 @@ def agreement(
         source_px, target_px: (M, 2) the matches.
         exact_px: how exact they are; at twice this off a match hardly agrees.
     """
-    arm = source_px[None] - points_px[:, None]
-    expected = placed_px[:, None] + arm @ linear.transpose(0, 2, 1)
-    squared = ((expected - target_px[None]) ** 2).sum(axis=2)
+    squared = squared_misfit(points_px, placed_px, linear, source_px, target_px)
     return np.asarray(1.0 / (1.0 + squared / exact_px**2) ** 2, np.float32)
 
 

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from atk_perception.local_affine import inverse_2x2
+
 Float = NDArray[np.float32]
 
 # Below this standard deviation [grey levels] a patch is camera noise: it correlates with nothing.
@@ -253,13 +255,6 @@ def align(
         shift = shift * np.minimum(1.0, limit / np.maximum(length, 1e-6))
         if affine:
             linear = np.clip(step[:, 2:].reshape(-1, 2, 2) / (shape.radius * shape.spacing_px), -0.2, 0.2)
-            warp = warp @ _inverse_2x2(np.eye(2, dtype=np.float32) + linear)
+            warp = warp @ inverse_2x2(np.eye(2, dtype=np.float32) + linear)
         uv_px = uv_px - (warp @ shift[:, :, None])[:, :, 0]
     return Alignment(best_uv.astype(np.float32), best_warp.astype(np.float32), best_ncc.astype(np.float32))
-
-
-def _inverse_2x2(m: Float) -> Float:
-    """Batch inverse, (N, 2, 2); ten times faster than LAPACK at this size."""
-    determinant = m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0]
-    adjugate = np.stack([m[:, 1, 1], -m[:, 0, 1], -m[:, 1, 0], m[:, 0, 0]], axis=1).reshape(-1, 2, 2)
-    return np.asarray(adjugate / determinant[:, None, None], np.float32)

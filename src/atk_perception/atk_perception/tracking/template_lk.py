@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
-from atk_perception.local_affine import fit_local_affine
+from atk_perception.local_affine import fit_local_affine, squared_misfit
 from atk_perception.patches import (
     Float,
     PatchBank,
@@ -90,6 +90,7 @@ class TemplateLkState:
     Attributes:
         count: N.
         template_px: (M, 2) points on the template.
+        between_px: (M, M) distances on the template.
         near: (M, M) spatial weight of neighbours on the template, 0 on the diagonal.
         bank: first appearances.
         grey: (H, W) uint8, the last frame.
@@ -101,6 +102,7 @@ class TemplateLkState:
 
     count: int
     template_px: Float
+    between_px: Float
     near: Float
     bank: PatchBank
     grey: NDArray[np.uint8]
@@ -132,7 +134,8 @@ class TemplateLkTracker:
         identity = np.tile(np.eye(2, dtype=np.float32), (total, 1, 1))
         bank = make_bank(template_pyramid, template_px, identity, FINE)
 
-        near = self._near(template_px)
+        between_px = _between(template_px)
+        near = self._near(between_px)
         seen = matches.confidence >= parameters.start_confidence
         uv_px, warp = template_px.copy(), identity.copy()
         uv_px[:count], warp[:count] = matches.uv_px, matches.warp
@@ -147,6 +150,7 @@ class TemplateLkTracker:
         state = TemplateLkState(
             count=count,
             template_px=template_px,
+            between_px=between_px,
             near=near,
             bank=bank,
             grey=grey,
@@ -205,12 +209,14 @@ class TemplateLkTracker:
         more = self.start(template, frame_rgb, matches)
         old, new = len(state.uv_px), len(more.uv_px)
         template_px = np.concatenate([state.template_px, more.template_px])
+        between_px = _between(template_px)
         uv_px, warp = np.concatenate([state.uv_px, more.uv_px]), np.concatenate([state.warp, more.warp])
         visible = np.concatenate([state.visible, more.visible])
         joined = replace(
             state,
             template_px=template_px,
-            near=self._near(template_px),
+            between_px=between_px,
+            near=self._near(between_px),
             bank=state.bank.join(more.bank),
             uv_px=uv_px,
             warp=warp,
@@ -237,6 +243,7 @@ class TemplateLkTracker:
             state,
             count=len(points),
             template_px=state.template_px[index],
+            between_px=state.between_px[pairs],
             near=state.near[pairs],
             bank=state.bank.take(index),
             uv_px=state.uv_px[index],
@@ -247,10 +254,9 @@ class TemplateLkTracker:
             turn=0,
         )
 
-    def _near(self, template_px: Float) -> Float:
+    def _near(self, between_px: Float) -> Float:
         """(M, M) spatial weight of neighbours on the template, 0 on the diagonal."""
-        between = np.linalg.norm(template_px[:, None] - template_px[None], axis=2)
-        near = np.exp(-0.5 * (between / self.parameters.neighbourhood_px) ** 2).astype(np.float32)
+        near = np.exp(-0.5 * (between_px / self.parameters.neighbourhood_px) ** 2).astype(np.float32)
         np.fill_diagonal(near, 0.0)
         return np.asarray(near, np.float32)
 
@@ -285,10 +291,7 @@ class TemplateLkTracker:
         placed, warp = fit_local_affine(
             state.template_px, state.template_px, state.uv_px, weight + 1e-9, state.warp
         )
-        # Residual of neighbour i under the map of point p.
-        between = state.template_px[None] - state.template_px[:, None]
-        residual = placed[:, None] + between @ warp.transpose(0, 2, 1) - state.uv_px[None]
-        squared = np.einsum("pik,pik->pi", residual, residual)
+        squared = squared_misfit(state.template_px, placed, warp, state.template_px, state.uv_px)
         weight = weight / (1.0 + squared / self.parameters.agreement_px**2) ** 2
         placed, warp = fit_local_affine(
             state.template_px, state.template_px, state.uv_px, weight + 1e-9, state.warp
@@ -297,11 +300,10 @@ class TemplateLkTracker:
 
     def _agreement(self, state: TemplateLkState) -> Float:
         """(M, M) in [0, 1]: whether each point lies where each other point's own warp puts it, both ways."""
-        between = state.template_px[None] - state.template_px[:, None]
-        predicted = state.uv_px[:, None] + between @ state.warp.transpose(0, 2, 1)
-        error = np.linalg.norm(predicted - state.uv_px[None], axis=2)
-        tolerance = self.parameters.agreement_px * (0.5 + np.linalg.norm(between, axis=2) / 40.0)
-        one_way = np.exp(-0.5 * (error / tolerance) ** 2)
+        template_px, uv_px = state.template_px, state.uv_px
+        squared = squared_misfit(template_px, uv_px, state.warp, template_px, uv_px)
+        tolerance = self.parameters.agreement_px * (0.5 + state.between_px / 40.0)
+        one_way = np.exp(-0.5 * squared / tolerance**2)
         return np.asarray(np.sqrt(one_way * one_way.T), np.float32)
 
     def _learn_comotion(self, state: TemplateLkState) -> Float:
@@ -398,6 +400,11 @@ class TemplateLkTracker:
             best_uv[better], best_warp[better] = aligned.uv_px[better], aligned.warp[better]
             best_ncc[better] = aligned.ncc[better]
         return best_uv, best_warp, best_ncc > self.parameters.regain_ncc
+
+
+def _between(points_px: Float) -> Float:
+    """(M, M) distances of points."""
+    return np.asarray(np.linalg.norm(points_px[:, None] - points_px[None], axis=2), np.float32)
 
 
 def _inside(uv_px: Float, grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
