@@ -118,6 +118,13 @@ class Demonstration:
 AS_CANDIDATES = KeypointTrackerParameters(transfer=TransferParameters(min_found_fraction=0.05))
 
 
+def once_found(demonstration: Demonstration) -> Demonstration:
+    """From the first frame on that shows a keypoint: before it a robot would not move. Without frames where none does."""
+    seen = demonstration.visible.any(axis=1)
+    first = int(seen.argmax()) if seen.any() else len(seen)
+    return replace(demonstration, **{name: getattr(demonstration, name)[first:] for name in _FIELDS})
+
+
 class TrackedDemonstrations(Sequence[Demonstration]):
     """Demonstrations in the files of a track cache, read when they are asked for.
 

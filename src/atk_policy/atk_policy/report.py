@@ -96,6 +96,8 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
     choice = result.choice
     views = [view for _, _, view in _views(result)]
     among_trackable = dict(zip(np.flatnonzero(result.keep).tolist(), result.kept.tolist(), strict=True))
+    kept_number = {index: number for number, index in enumerate(np.flatnonzero(result.keep).tolist())}
+    alone = np.concatenate([d.visible for d in result.retracked]).mean(axis=0)
     train, held_out, held_out_error = result.refit_history.kept_record()
     return {
         "policy": result.config.policy.name,
@@ -128,6 +130,7 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         },
         "demonstrations": len(result.demonstrations),
         "demonstrations_held_out": len(result.held_out),
+        "demonstrations_found_alone": sum(len(d) > 0 for d in result.retracked),
         "frames": result.trackability.frames,
         "loss_train": _finite(train),
         "loss_held_out": _finite(held_out),
@@ -144,6 +147,7 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
                 "part_retention": round(float(choice.part_retention[among_trackable[index]]), 4),
                 "error_without": _finite(choice.point_removal[among_trackable[index]]),
                 "visible": round(float(result.trackability.visible[index]), 3),
+                "visible_alone": round(float(alone[kept_number[index]]), 3),
                 "transferred": round(float(result.trackability.transferred[index]), 3),
                 "confidence": round(float(result.trackability.confidence[index]), 3),
             }
@@ -312,13 +316,13 @@ def _losses(result: SelectionResult) -> Figure:
 
 def _tracks(result: SelectionResult, view: _View) -> Figure:
     """A grid of demonstrations: start as a ring, the visible track as a line, ids at the start."""
-    shown = result.demonstrations[:12]
+    shown = result.retracked[:12]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
     height, width = view.points.template_rgb.shape[:2]
-    keep = result.keep & view.mine
-    ids = result.candidates.ids[keep]
+    keep = view.mine[result.keep]
+    ids = result.candidates.ids[result.keep][keep]
     for number, demonstration in enumerate(shown):
         axes = figure.add_subplot(rows, columns, number + 1)
         axes.set_facecolor("#202020")
@@ -335,7 +339,8 @@ def _tracks(result: SelectionResult, view: _View) -> Figure:
                 )
         held_out = " (held out)" if number in result.held_out else ""
         axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[])
-        axes.set_title(f"{demonstration.name}{held_out}: {visible.mean():.0%} visible", fontsize=8)
+        visible_share = f"{visible.mean():.0%} visible" if len(visible) else "not found"
+        axes.set_title(f"{demonstration.name}{held_out}: {visible_share}", fontsize=8)
     return figure
 
 

@@ -1,7 +1,7 @@
 """Demonstrations in, run folder out: the whole offline half (method.md, training).
 
     candidates on the canonical template  ->  tracks in every demonstration
-        ->  mask and policy together  ->  policy on what survived  ->  run folder with report
+        ->  mask and policy together  ->  tracks of what survived, alone  ->  policy on those  ->  run folder with report
 
 One function, used by the command line and by the selection node.
 """
@@ -39,6 +39,7 @@ from atk_policy.demonstrations import (
     find_bags,
     first_image,
     first_images,
+    once_found,
     split,
     track_demonstrations,
     trackability,
@@ -62,7 +63,7 @@ from atk_policy.training_log import LogConfig, TrainingLog, check_log
 Progress = Callable[[str, float, str], None]
 # More than so many tracked points, frames times candidates, are drawn from disk instead of memory (12 bytes each).
 IN_MEMORY_POINTS = 20_000_000
-STAGES = ("read", "track", "select", "measure", "refit", "report")
+STAGES = ("read", "track", "select", "measure", "retrack", "refit", "report")
 WORK_FOLDER = ".select"
 ROWS_FOLDER = "rows"
 # What a strategy that tracks is given: 4 s each of 3 demonstrations, at a rate that a point can be followed at; 110 MB of
@@ -184,6 +185,7 @@ class SelectionResult:
     trackable: npt.NDArray[np.bool_]
     choice: Choice  # among the trackable ones
     keep: npt.NDArray[np.bool_]
+    retracked: Sequence[Demonstration]  # of the N points alone, which the policy was trained on
     refit_history: DistillationHistory
     held_out_joint_error_rad: npt.NDArray[np.float64]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -194,11 +196,6 @@ class SelectionResult:
     def kept(self) -> npt.NDArray[np.int64]:
         """(N,) the kept points as indices of the trackable ones."""
         return np.flatnonzero(self.choice.keep)
-
-    def retention_by_id(self) -> dict[int, float]:
-        """Of the kept points."""
-        ids = self.candidates.ids[self.keep].tolist()
-        return dict(zip(ids, self.choice.retention[self.kept].round(3).tolist(), strict=True))
 
 
 def select_keypoints(
@@ -257,21 +254,30 @@ def select_keypoints(
     tracked = track_demonstrations(
         bags, proposed, robot, tracking, tracks or work / "tracks", workers=workers, report=clock.report
     )
-    result = choose(tracked, candidates, config, work, resume=resume, workers=workers, clock=clock)
-    result.selection.seconds, result.selection.cameras = clock.seconds, proposed
-    keep = result.selection.keep
-    first, *more = kept_of_each(
-        proposed,
-        candidates.ids[keep],
-        result.selection.retention_by_id(),
-        {
-            "candidates": len(candidates),
-            "strategy": config.candidates.strategy,
-            "seed": config.seed,
-            "objective": config.choice.objective,
-            "demonstrations": len(bags),
-        },
+    chosen = {
+        "candidates": len(candidates),
+        "strategy": config.candidates.strategy,
+        "seed": config.seed,
+        "objective": config.choice.objective,
+        "demonstrations": len(bags),
+    }
+
+    def sets_of(found: ChosenSet) -> list[KeypointSet]:
+        return kept_of_each(proposed, candidates.ids[found.keep], found.retention_by_id(candidates), chosen)
+
+    def retrack(found: ChosenSet) -> Sequence[Demonstration]:
+        sets = sets_of(found)
+        seen_by = robot.seen_by(*(points.camera_name for points in sets))
+        cache = tracks or work / "tracks"
+        return track_demonstrations(
+            bags, sets, seen_by, tracking, cache, workers=workers, report=clock.report
+        )
+
+    result = choose(
+        tracked, candidates, config, work, retrack=retrack, resume=resume, workers=workers, clock=clock
     )
+    result.selection.seconds, result.selection.cameras = clock.seconds, proposed
+    first, *more = sets_of(result.found)
     run = RunFolder(
         output,
         first,
@@ -417,6 +423,11 @@ class ChosenSet:
     choice: Choice
     keep: npt.NDArray[np.bool_]
 
+    def retention_by_id(self, candidates: KeypointSet) -> dict[int, float]:
+        """Of the kept points."""
+        ids = candidates.ids[self.keep].tolist()
+        return dict(zip(ids, self.choice.retention[self.choice.keep].round(3).tolist(), strict=True))
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -424,6 +435,7 @@ class Chosen:
 
     policy: Any
     held_out_loss: float
+    found: ChosenSet
     selection: SelectionResult
 
 
@@ -508,14 +520,20 @@ def choose(
     config: SelectionConfig,
     work: Path,
     *,
+    retrack: Callable[[ChosenSet], Sequence[Demonstration]] | None = None,
     resume: bool = True,
     workers: int = 1,
     clock: Stopwatch | None = None,
 ) -> Chosen:
     """Keypoint set and policy of tracked demonstrations: everything between tracks and run folder.
 
+    Args:
+        retrack: gives the demonstrations with the kept points alone. A point is tracked otherwise among hundreds than
+            on the robot, where the tracker gives the few helpers of their own: the policy learns from what it will
+            see. None: from the kept points' tracks among the candidates.
+
     Raises:
-        SelectionError: no candidate is trackable.
+        SelectionError: no candidate is trackable, or the kept points alone are found in no demonstration.
     """
     clock = clock or Stopwatch(lambda stage, fraction, detail: None)
     checkpoints = work / _training_key(demonstrations, candidates, config)
@@ -536,8 +554,21 @@ def choose(
     )
     select_log.close()
     keep = found.keep
-    train = TrainingData.of((demonstrations[i] for i in found.training), keep)
-    test = TrainingData.of((demonstrations[i] for i in found.held_out), keep) if found.held_out else None
+    if retrack is None:
+        alone = [demonstrations[i].keypoints(keep) for i in range(len(demonstrations))]
+    else:
+        clock.start("retrack")
+        alone = [once_found(demonstration) for demonstration in retrack(found)]
+    for_training, for_test = (
+        [alone[i] for i in which if len(alone[i])] for which in (found.training, found.held_out)
+    )
+    if not for_training:
+        raise SelectionError(
+            f"the {keep.sum()} kept points are found among the other candidates, but alone in no demonstration: more of them "
+            "would be. Raise choice.part_points or choice.keypoints_min"
+        )
+    train = TrainingData.of(for_training)
+    test = TrainingData.of(for_test) if for_test else None
 
     clock.start("refit")
     refit_log = TrainingLog(config.log, work, "refit")
@@ -566,10 +597,11 @@ def choose(
         trackable=found.trackable,
         choice=found.choice,
         keep=keep,
+        retracked=alone,
         refit_history=refit.history,
         held_out_joint_error_rad=joint_error_by_horizon(refit, measured, config.policy),
     )
-    return Chosen(policy, refit.history.kept_record()[1], selection)
+    return Chosen(policy, refit.history.kept_record()[1], found, selection)
 
 
 @torch.no_grad()

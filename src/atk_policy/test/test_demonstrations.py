@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from run_folders import ROBOT, TWO_CAMERAS
@@ -14,6 +16,7 @@ from atk_policy.demonstrations import (
     DemonstrationError,
     Tracking,
     find_bags,
+    once_found,
     split,
     trackability,
 )
@@ -96,3 +99,12 @@ def test_trackability_tells_points_that_are_rarely_seen():
     quality = trackability(demonstrations)
     assert quality.visible[kind == FLICKER].max() < 0.2 < 0.9 < quality.visible[kind == OBJECT].min()
     assert quality.transferred[kind == OBJECT].min() == 1.0
+
+
+def test_a_demonstration_begins_where_its_points_are_found():
+    demonstrations, _, _ = make_demonstrations(1, 8)
+    seen = demonstrations[0]
+    late = replace(seen, visible=seen.visible & (np.arange(len(seen)) >= 5)[:, None])
+    assert once_found(late).stamp_ns.tolist() == seen.stamp_ns[5:].tolist()
+    assert len(once_found(late).action) == len(once_found(late)) == len(seen) - 5
+    assert len(once_found(replace(seen, visible=np.zeros_like(seen.visible)))) == 0

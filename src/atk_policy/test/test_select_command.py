@@ -21,8 +21,15 @@ from run_folders import ROBOT, TWO_CAMERAS, write_run_folder
 from atk_perception.frames import BagError, check_bag
 from atk_perception.public_models import BackendError
 from atk_perception.recording import DemonstrationWriter
+from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
-from atk_policy.demonstrations import Tracking, find_bags, track_demonstration, track_demonstrations
+from atk_policy.demonstrations import (
+    Tracking,
+    find_bags,
+    once_found,
+    track_demonstration,
+    track_demonstrations,
+)
 from atk_policy.replay import replay
 from atk_policy.run_folder import RunFolder
 from atk_policy.select_command import USER_ERRORS
@@ -149,7 +156,7 @@ def test_select_survives_a_kill_and_its_run_folder_is_evaluated(bags, tmp_path):
     process.communicate()
     assert not (output / "policy.yaml").exists()
     tracks = {file: file.stat().st_mtime_ns for file in output.glob(".select/tracks/*.npz")}
-    assert len(tracks) == 3
+    assert len(tracks) == 2 * 3  # of all candidates, and of the kept ones alone
 
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
     figures = last_json(done.stdout)
@@ -160,9 +167,19 @@ def test_select_survives_a_kill_and_its_run_folder_is_evaluated(bags, tmp_path):
 
     run = RunFolder.load(output)
     assert run.keypoint_set.name == "cards"
-    assert json.loads((output / "report" / "metrics.json").read_text())["keypoints_kept"] == len(
-        run.keypoint_set
+    metrics = json.loads((output / "report" / "metrics.json").read_text())
+    assert metrics["keypoints_kept"] == len(run.keypoint_set)
+    assert metrics["demonstrations_found_alone"] == 3
+    # What the policy was trained on are the kept points as a robot tracks them: alone.
+    alone = track_demonstrations(
+        find_bags([bags]),
+        [run.keypoint_set],
+        run.robot,
+        Tracking(DEFAULT_MATCHER, DEFAULT_TRACKER),
+        tmp_path / "alone",
     )
+    visible = np.concatenate([once_found(d).visible for d in alone]).mean(axis=0)
+    np.testing.assert_allclose([k["visible_alone"] for k in metrics["keypoints"]], visible, atol=1e-3)
     page = (output / "report" / "index.html").read_text()
     for picture in output.glob("report/*.png"):
         assert picture.name in page
