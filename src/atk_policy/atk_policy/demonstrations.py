@@ -120,8 +120,8 @@ AS_CANDIDATES = KeypointTrackerParameters(transfer=TransferParameters(min_found_
 
 def once_found(demonstration: Demonstration) -> Demonstration:
     """From the first frame on that shows a keypoint: before it a robot would not move. Without frames where none does."""
-    seen = demonstration.visible.any(axis=1)
-    first = int(seen.argmax()) if seen.any() else len(seen)
+    seen = np.flatnonzero(demonstration.visible.any(axis=1))
+    first = int(seen[0]) if len(seen) else len(demonstration)
     return replace(demonstration, **{name: getattr(demonstration, name)[first:] for name in _FIELDS})
 
 

@@ -79,9 +79,9 @@ def _add_disc(spec: mujoco.MjSpec, clock: mujoco.MjsBody, angle_rad: float) -> N
     disc.add_joint(
         name=DISC,
         type=mujoco.mjtJoint.mjJNT_HINGE,
-        axis=[0, 0, 1],
-        damping=0.004,
-        frictionloss=0.012,
+        axis=[0, 0, 1],  # stiff, as a timer's: it hardly coasts
+        damping=0.020,
+        frictionloss=0.020,
         armature=0.0005,
     )
     material = add_textured_material(spec, "clock_disc", _disc_print(), specular=0.3, shininess=0.6)
@@ -93,7 +93,7 @@ def _add_disc(spec: mujoco.MjSpec, clock: mujoco.MjsBody, angle_rad: float) -> N
         PEG_RADIUS_M,
         PEG_HEIGHT_M,
     )
-    # It turns in its hole, as a crank's knob does: fingers that hold it do not hold the disc.
+    # It turns in its hole, as a crank's knob does: fingers that push or hold it do not hold the disc.
     knob = disc.add_body(name=PEG, pos=(PEG_AT_M, 0.0, DISC_TOP_M))
     knob.add_joint(
         name=PEG, type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 0, 1], damping=0.0002, armature=0.00001
