@@ -1,13 +1,15 @@
 """Tables and pictures of a benchmark's output folder, for people: `benchmark_report runs/benchmark`.
 
 Writes README.md (tables beside the paper's figures), results.json and small pictures: success with 95% intervals,
-success over severity, why episodes failed, and where on the template the keypoints were chosen. Where 'benchmark --videos'
+success over severity, why episodes failed, and where on the template the keypoints were chosen, how many, and how far
+the training seeds agree. Where 'benchmark --videos'
 filmed ATK, small copies of its successes and failures come too.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -20,10 +22,13 @@ from matplotlib.figure import Figure
 
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 from atk_perception.video import VideoWriter
-from atk_sim.benchmark import EPISODES, FIRST_REPORT_SEED, LEARNT, read_episodes
+from atk_policy.agreement import mean_agreement
+from atk_sim.benchmark import EPISODES, FIRST_REPORT_SEED, LEARNT, Cell, read_episodes
 from atk_sim.disturbances import DISTURBANCES, Disturbance
 from atk_sim.methods import METHODS
 from atk_sim.paper_results import paper_rate
+from atk_sim.rollout import ExactTracks
+from atk_sim.simulation import Simulation
 from atk_sim.statistics import wilson_interval
 
 matplotlib.use("Agg")
@@ -95,8 +100,47 @@ def _rate(episodes: list[dict[str, Any]]) -> tuple[int, int, float, float, float
     return successes, count, successes / max(1, count), *wilson_interval(successes, count)
 
 
-def markdown(rows: list[dict[str, Any]], command: str) -> str:
-    """The tables, as README.md."""
+def keypoint_sets(output: Path, task: str, method: str = "atk") -> list[KeypointSet]:
+    """Of every training seed that has a run folder."""
+    sets = []
+    for folder in sorted((output / task / method).glob("seed_*")):
+        with contextlib.suppress(KeypointSetError):
+            sets.append(KeypointSet.load(folder))
+    return sets
+
+
+def agreement_of(output: Path, task: str, sets: list[KeypointSet]) -> float | None:
+    """Mean agreement (atk_policy.agreement) of the sets of one task; None with fewer than two.
+
+    Which body a point lies on is told by the simulator, in the first image of the first demonstration: the template.
+    """
+    if len(sets) < 2:
+        return None
+    lesson = Cell(output, task, "atk", 0, (), (), 0.0).lesson()
+    simulation = Simulation(lesson.robot)
+    try:
+        bodies = [
+            ExactTracks(simulation, task, lesson.seeds[0], s.uv_px.astype(np.float64)).names for s in sets
+        ]
+    finally:
+        simulation.close()
+    diagonal_px = float(np.hypot(sets[0].image_width, sets[0].image_height))
+    return mean_agreement([s.uv_px for s in sets], diagonal_px, bodies)
+
+
+def keypoint_table(output: Path, tasks: list[str]) -> list[str]:
+    """Lines of a table: how many points ATK kept, by training seed, and how far those sets agree."""
+    lines = ["| task | points of each training seed | agreement |", "|---|---|---|"]
+    for task in tasks:
+        if sets := keypoint_sets(output, task):
+            agreement = agreement_of(output, task, sets)
+            shown = "" if agreement is None else f"{agreement:.2f}"
+            lines.append(f"| {task} | {', '.join(str(len(s)) for s in sets)} | {shown} |")
+    return lines if len(lines) > 2 else []
+
+
+def markdown(rows: list[dict[str, Any]], command: str, keypoints: list[str]) -> str:
+    """The tables, as README.md; `keypoints` are the lines of `keypoint_table`."""
     cells = by_cell(rows)
     tasks, methods, columns = (list(dict.fromkeys(key[k] for key in cells)) for k in range(3))
     paper_columns = [column for column in DISTURBANCES if column in columns]
@@ -160,7 +204,10 @@ def markdown(rows: list[dict[str, Any]], command: str) -> str:
         "",
         "## Keypoints",
         "",
-        "Where they were chosen, over the training seeds; each colour is one seed.",
+        "Where ATK chose them, over the training seeds; each colour is one seed. Agreement: the share of the points of two "
+        "seeds that have a partner in the other one, on the same body and within 3% of the image's diagonal.",
+        "",
+        *keypoints,
         "",
     ]
     lines += [f"![keypoints of {task}](keypoints_{task}.png)" for task in tasks]
@@ -249,12 +296,7 @@ def causes_figure(rows: list[dict[str, Any]]) -> Figure:
 
 def keypoints_figure(output: Path, task: str) -> Figure | None:
     """The keypoints of every training seed of ATK on one template; None when there is no run folder."""
-    sets = []
-    for folder in sorted((output / task / "atk").glob("seed_*")):
-        try:
-            sets.append(KeypointSet.load(folder))
-        except KeypointSetError:
-            continue
+    sets = keypoint_sets(output, task)
     if not sets:
         return None
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
@@ -323,7 +365,8 @@ def write_benchmark_report(output: Path, folder: Path, command: str) -> list[dic
     entries = results(rows)
     (folder / "results.json").write_text(json.dumps(entries, indent=1) + "\n")
     videos = small_videos(output, folder / "videos")
-    (folder / "README.md").write_text(markdown(rows, command) + video_links(videos, folder))
+    tables = markdown(rows, command, keypoint_table(output, sorted({row["task"] for row in rows})))
+    (folder / "README.md").write_text(tables + video_links(videos, folder))
     return entries
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from atk_perception.keypoint_set import KeypointSet
 from atk_sim import benchmark, benchmark_check, benchmark_report, demo
 from atk_sim.benchmark import Cell, read_episodes
 from atk_sim.methods import make_method
@@ -151,6 +152,30 @@ def test_the_report_counts_what_was_driven_and_stands_beside_the_paper(cell, tmp
     for name in ("success", "severity", "causes"):
         assert (folder / f"{name}.png").stat().st_size > 2000
     assert sum(file.stat().st_size for file in folder.iterdir()) < 300_000
+
+
+def test_the_report_tells_how_far_the_training_seeds_agree(cell, tmp_path):
+    """Points that lie next to each other, but on two bodies, are not the same point."""
+    (cell.demonstrations / "episode_0003").mkdir(parents=True)
+    (cell.demonstrations / "episode_0003" / "metadata.yaml").write_text("")
+    simulation = Simulation(cell.lesson().robot)
+    simulation.reset("sushi", "RP", 3)
+    template, geoms = simulation.rgb(), simulation.renderer.surfaces()[0]
+    bodies = simulation.world.model.geom_bodyid[np.maximum(geoms, 0)]
+    names = [simulation.world.model.body(int(body)).name for body in range(simulation.world.model.nbody)]
+    simulation.close()
+    v, u = np.argwhere(bodies == names.index("piece")).T
+    middle = np.array([np.median(u), np.median(v)])
+    beside = np.array([u.max() + 4.0, v[u.argmax()]])
+    for seed, points in enumerate(([middle], [middle + 3.0], [middle, beside])):
+        folder = tmp_path / "sushi" / "atk" / f"seed_{seed}"
+        KeypointSet.create("sushi", np.array(points, np.float32), template).save(folder)
+    sets = benchmark_report.keypoint_sets(tmp_path, "sushi")
+    assert benchmark_report.agreement_of(tmp_path, "sushi", sets[:1]) is None
+    assert benchmark_report.agreement_of(tmp_path, "sushi", sets[:2]) == 1.0
+    # Of one point and two of which one fits: 2 x 1 / 3, twice, and 1.
+    assert benchmark_report.agreement_of(tmp_path, "sushi", sets) == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert benchmark_report.keypoint_table(tmp_path, ["sushi", "pot"])[2:] == ["| sushi | 1, 1, 2 | 0.78 |"]
 
 
 def test_the_report_brings_small_copies_of_the_videos(cell, tmp_path):
