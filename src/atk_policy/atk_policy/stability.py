@@ -18,6 +18,10 @@ SPACING_PX = 20.0  # closer on one rigid part, two points see much the same patc
 # Fewer than these seen is next to blind. In so small a share of all frames that is a slip of the tracker, and no matter.
 SEEN_MIN = 2
 BLIND_SHARE = 0.05
+# Where points of a part are wanted: left, right, up, down, at so much of its half extent. At its very rim what is behind it
+# gets into their windows.
+SIDES = np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+SIDE_SHARE = 0.8
 IN_SIGHT_SHARE = 0.5  # of the frames in which a set is blind, that a part must be seen in to be of help
 
 
@@ -79,17 +83,20 @@ def points_of_part(
     template_uv_px: npt.NDArray[np.float32],
     count: int,
 ) -> list[int]:
-    """The `count` best points of a rigid part, best first; fewer where it has fewer.
+    """`count` points of a rigid part, towards its left, right, upper and lower side in turn; fewer where it has fewer.
 
-    By trackability (C,) in [0, 1] and distance from those that are there, near-duplicates last. Not by survival: which of
-    the points that say the same the gates keep is luck, and every run would choose others.
+    Each is the best of trackability (C,) in [0, 1] and nearness to that side. So the points tell of the part's turn and
+    size as well as they can, and runs that drew other candidates choose nearly the same. Not by survival: which of the
+    points that say the same the gates keep is luck.
     """
     left = np.flatnonzero(parts == part).tolist()
+    low_px, high_px = np.quantile(template_uv_px[left], (0.05, 0.95), axis=0)
+    middle_px, half_px = (low_px + high_px) / 2, (high_px - low_px) / 2
     taken: list[int] = []
     while left and len(taken) < count:
-        value = trackability[left]
-        if taken:
-            offset_px = template_uv_px[left, None] - template_uv_px[taken][None]
-            value = value * np.minimum(1.0, np.linalg.norm(offset_px, axis=2).min(axis=1) / SPACING_PX)
+        turn, side = divmod(len(taken), len(SIDES))
+        wanted_px = middle_px + SIDE_SHARE / (1 + turn) * half_px * SIDES[side]
+        offset_px = np.linalg.norm(template_uv_px[left] - wanted_px, axis=1)
+        value = trackability[left] * np.exp(-0.5 * (offset_px / SPACING_PX) ** 2)
         taken.append(left.pop(int(np.argmax(value))))
     return taken

@@ -213,6 +213,19 @@ def test_parts_are_ranked_by_survival_and_points_spread_over_them():
     parts = np.array([0, 0, 0, 1])
     template = np.array([[0, 0], [3, 0], [60, 0], [300, 0]], np.float32)
     assert ranked_parts(np.array([0.4, 0.4, 0.4, 0.8]), parts) == [1, 0]
-    # Point 1 is a near-duplicate of point 0.
-    assert points_of_part(0, parts, np.array([1.0, 0.99, 0.5, 1.0]), template, 3) == [0, 2, 1]
+    # Of two near-duplicates on the left the one that can be tracked, then the one on the right.
+    assert points_of_part(0, parts, np.array([1.0, 0.5, 0.5, 1.0]), template, 3) == [0, 2, 1]
     assert points_of_part(0, parts, np.array([0.1, 1.0, 0.5, 1.0]), template, 1) == [1]
+
+
+def test_other_candidates_on_the_same_part_give_nearly_the_same_points():
+    def chosen(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        uv_px = rng.uniform((200.0, 150.0), (360.0, 270.0), (60, 2)).astype(np.float32)
+        points = points_of_part(0, np.zeros(60, np.int64), rng.uniform(0.85, 1.0, 60), uv_px, 4)
+        return uv_px[points]
+
+    sets = [chosen(seed) for seed in range(10)]
+    assert mean_agreement(sets, DIAGONAL_PX, [[0] * 4] * 10) > 0.85
+    spread_px = np.ptp(np.mean(sets, axis=0), axis=0)
+    assert (spread_px > (0.6 * 160, 0.6 * 120)).all()
