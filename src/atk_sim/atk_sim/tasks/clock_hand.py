@@ -10,7 +10,7 @@ from atk_sim.experts import ExpertGoal
 from atk_sim.robots.panda import FINGER_BODIES, TCP_SITE
 from atk_sim.scene import Layout
 from atk_sim.tasks import clock_scene
-from atk_sim.tasks.clock_scene import DISC, PEG, clockwise_to_go_rad, on_dial
+from atk_sim.tasks.clock_scene import DISC, PEG, PEG_RADIUS_M, clockwise_to_go_rad, on_dial
 
 FloatArray = NDArray[np.float64]
 
@@ -18,9 +18,9 @@ AT_12_RAD = np.deg2rad(12.0)
 # The closed fingers push the peg from behind. Nothing has to be gripped or let go: a hand that lost the peg comes again.
 DONE_RAD = (np.deg2rad(-8.0), np.deg2rad(6.0))  # the hand is left alone here
 LEAD_SHARE, LEAD_RAD = 0.4, (0.05, 0.35)  # how far ahead on the circle the peg is pushed, of what is left
-BEHIND_M = 0.026  # where the fingers come down, from the peg's axis
+BEHIND_M = 0.030  # where the fingers come down, from the peg's axis
 PRESS_M = 0.009  # from the peg's axis, where the fingers are sent: they meet it at 16 mm, and the arm yields
-ASTRAY_M = 0.009  # fingers farther than this off the peg's path would slide off
+ASTRAY_M = 0.014  # fingers farther than this off the peg's path would slide off
 PUSH_HEIGHT_M = 0.017  # of the fingertips' centre above the disc
 APPROACH_HEIGHT_M = 0.09
 
@@ -68,18 +68,19 @@ class ClockHand:
         along, outwards = _path_at(data, 0.0, sense)
         ahead_m, astray_m = float((tcp - peg) @ along), float((tcp - peg) @ outwards)
         low = bool(tcp[2] < peg[2] + 0.012)
-        behind = ahead_m < -0.007
+        behind = ahead_m < -PEG_RADIUS_M
         if DONE_RAD[0] < to_go_rad < DONE_RAD[1]:
-            if low and behind and ahead_m > -BEHIND_M:
-                return ExpertGoal(tcp - 0.02 * along, yaw_rad, 0.0)
-            return ExpertGoal(np.array([*tcp[:2], peg[2] + APPROACH_HEIGHT_M]), yaw_rad, 0.0)
+            back_m = 0.02 if behind and ahead_m > -BEHIND_M else 0.0
+            return ExpertGoal(
+                np.array([*(tcp - back_m * along)[:2], peg[2] + APPROACH_HEIGHT_M]), yaw_rad, 0.0
+            )
         if low and behind and ahead_m > -1.4 * BEHIND_M and abs(astray_m) < ASTRAY_M:
             turn_rad = -sense * float(np.clip(LEAD_SHARE * abs(to_go_rad), *LEAD_RAD))
             along, _ = _path_at(data, turn_rad, sense)
             return ExpertGoal(on_dial(data, turn_rad) + up - PRESS_M * along, yaw_rad, 0.0)
         start = peg - BEHIND_M * along
         aside_m = float(np.linalg.norm(tcp[:2] - start[:2]))
-        height_m = peg[2] + float(np.clip(3.0 * (aside_m - 0.005), 0.0, APPROACH_HEIGHT_M))
+        height_m = peg[2] + float(np.clip(1.5 * (aside_m - 0.012), 0.0, APPROACH_HEIGHT_M))
         return ExpertGoal(np.array([*start[:2], height_m]), yaw_rad, 0.0)
 
 
