@@ -111,6 +111,15 @@ def test_a_choice_keeps_something_in_sight_where_what_matters_is_hidden_at_the_e
     assert (visible[:, choice.keep].sum(1) < 2).mean() < 0.05
 
 
+def test_what_stays_in_sight_but_raises_the_error_is_not_taken():
+    demonstrations, kind, template = make_demonstrations(12, 64, seed=5)
+    for demonstration in demonstrations:
+        demonstration.visible[-12:, kind != DISTRACTOR] = False
+    choice, kind, _ = choose((demonstrations, kind, template), 0, tolerance=0.0, keypoints_max=16)
+    assert choice.keep.sum() == len(choice.path[choice.knee])
+    assert DISTRACTOR not in set(kind[choice.keep])
+
+
 def test_a_set_is_measured_on_demonstrations_that_its_policy_was_not_trained_on_and_under_failures():
     demonstrations, kind, template = make_demonstrations(12, 48, seed=5)
     data = TrainingData.of(demonstrations)
