@@ -469,14 +469,12 @@ class PolicyNode(ManagedNode):
         timer = self.create_timer(
             FEEDBACK_PERIOD_S, lambda: self._supervise(run), clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
-        try:
-            outcome, message = await run.ended
-        finally:
-            self.destroy_timer(timer)
-            self._end_run()
-            with self._lock:
-                self._goal_taken = False
-                commands, holds = self._commands, sum(self._causes.values())
+        outcome, message = await run.ended
+        self.destroy_timer(timer)
+        self._end_run()
+        with self._lock:
+            self._goal_taken = False
+            commands, holds = self._commands, sum(self._causes.values())
         self.get_logger().info(f"run ended: {message}; {commands} commands, {holds} holds")
         if goal.is_cancel_requested:
             goal.canceled()

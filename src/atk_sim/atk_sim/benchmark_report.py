@@ -223,7 +223,7 @@ def success_figure(rows: list[dict[str, Any]]) -> Figure:
     tasks = list(dict.fromkeys(task for task, _, column in cells if column in DISTURBANCES))
     figure = Figure(figsize=(4.2 * min(3, len(tasks)), 2.8 * -(-len(tasks) // 3)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(-(-len(tasks) // 3), min(3, len(tasks)), sharey=True)).ravel()
-    colours = matplotlib.colormaps["tab10"]
+    colours = matplotlib.colormaps["tab20"]
     for panel, task in zip(panels, tasks, strict=False):
         methods = list(dict.fromkeys(method for t, method, _ in cells if t == task))
         width = 0.8 / len(methods)
@@ -237,7 +237,7 @@ def success_figure(rows: list[dict[str, Any]]) -> Figure:
                     x,
                     rate,
                     width,
-                    color=colours(number % 10),
+                    color=colours(number % 20),
                     label=method if place == 0 else None,
                     yerr=[[rate - low], [high - rate]],
                     error_kw={"lw": 0.8},

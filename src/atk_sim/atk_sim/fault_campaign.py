@@ -42,6 +42,8 @@ from atk_sim.wire_check import Wire, last_motion_s, limit_violations, velocity_a
 FIRST_SEED = 20_000
 MOVING_RAD_S = 0.15
 OBSERVE_S = 1.6
+# A process that is killed may leave shared memory locked: who records what the others do then must not depend on it.
+NO_SHARED_MEMORY = {"FASTRTPS_DEFAULT_PROFILES_FILE": "", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
 RESUME_S = 1.2
 ON_DISK_S = 0.5
 
@@ -125,7 +127,9 @@ class Stage:
         reliable = {f"qos_overrides./{camera.image_topic}.subscription.reliability": "reliable"}
         run = {"run_folder": str(run_folder), **clock}
         try:
-            self.nodes.start("atk_sim", "wire_recorder_node", {"output": str(self.wire_path)})
+            self.nodes.start(
+                "atk_sim", "wire_recorder_node", {"output": str(self.wire_path)}, environment=NO_SHARED_MEMORY
+            )
             self.nodes.start("atk_sim", "fault_injector_node")
             self.nodes.start("atk_sim", "sim_robot_node", sim, remappings=through)
             self.nodes.start(
@@ -343,9 +347,11 @@ def strike(stage: Stage, fault: Fault, seed: int) -> Result:
     elif fault.outcome is Outcome.RESUME:
         if fault.causes and not set(fault.causes) & set(result.causes):
             result.unnamed = f"{result.causes} holds none of {list(fault.causes)}"
+        # Found anew, as after a reset or a jump of the clock, the points may lie behind the hand: then it holds, rightly.
+        held = {cause for t, cause in wire.causes if cleared_s < t <= cleared_s + RESUME_S}
         after = [state for t, state in wire.states if cleared_s + 0.6 <= t <= cleared_s + RESUME_S]
-        if PolicyStatus.RUNNING not in after:
-            result.wrong = "it did not go on once the fault was over"
+        if PolicyStatus.RUNNING not in after and "tracker_transfer_failed" not in held:
+            result.wrong = f"it did not go on once the fault was over: {sorted(held)}"
     elif fault.outcome is Outcome.GO_ON and (not states or PolicyStatus.HOLDING in states):
         result.wrong = f"it held: {result.causes}"
     return result
@@ -569,7 +575,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="episodes per fault (default: %(default)s)")
     parser.add_argument(
-        "--run-folder", type=Path, help="policy (default: one from ten demonstrations, made once)"
+        "--run-folder", type=Path, help="policy (default: one from twenty demonstrations, made once)"
     )
     parser.add_argument(
         "--only", nargs="+", metavar="FAULT", choices=[f.name for f in FAULTS], help="only these"
@@ -582,7 +588,7 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     robot_path = robot_file("sim_panda")
     try:
-        run = args.run_folder or demo.small_run(args.output, robot_path, 10, domain_id)
+        run = args.run_folder or demo.small_run(args.output, robot_path, 20, domain_id)
         results = run_campaign(args, run, robot_path, domain_id)
     except GraphError as error:
         raise SystemExit(f"fault_campaign: {error}") from error

@@ -46,8 +46,8 @@ def robot_file(name: str) -> Path:
 
 
 # Nodes end with the process that started them, however hard that is killed: one that is left over keeps a core busy
-# and goes on talking in its domain.
-DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+# and goes on talking in its domain. Not INT: it is ignored by what runs in the background, until a node has its own handler.
+DIE_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 class NodeGraph:
@@ -72,8 +72,9 @@ class NodeGraph:
         *,
         name: str | None = None,
         remappings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start one node process."""
+        """Start one node process; `environment` is added to that of this process."""
         label = name or executable
         params = self._log_folder / f"{label}.params.yaml"
         params.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}))
@@ -81,16 +82,17 @@ class NodeGraph:
         command += ["--ros-args", "--params-file", str(params)]
         for source, target in (remappings or {}).items():
             command += ["-r", f"{source}:={target}"]
-        environment = {
+        variables = {
             **os.environ,
             "ROS_DOMAIN_ID": str(self.domain_id),
             "PYTHONUNBUFFERED": "1",
             # The image processing of one node must not take both cores of a small machine.
             "OMP_NUM_THREADS": "1",
+            **(environment or {}),
         }
         with (self._log_folder / f"{label}.log").open("wb") as log:
             process = subprocess.Popen(  # a session of its own: Ctrl-C is handed on in order, by close()
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command, env=variables, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         self._processes[label] = process
         return process

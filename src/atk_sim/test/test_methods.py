@@ -18,7 +18,8 @@ from atk_policy.selection import SelectionConfig, propose_candidates
 from atk_sim.benchmark import cells_of, parse_arguments
 from atk_sim.dagger import CorrectionWriter
 from atk_sim.methods import METHODS, vlm
-from atk_sim.methods.other_sets import FullSet, ManualSelect, RandomSelect, points_config
+from atk_sim.methods.atk import Atk
+from atk_sim.methods.other_sets import ALPHAS, FullSet, ManualSelect, Published, RandomSelect, points_config
 from atk_sim.methods.protocol import Lesson
 from atk_sim.rollout import ExactTracks
 from atk_sim.simulation import Simulation
@@ -54,6 +55,17 @@ def test_sets_that_nobody_chose_keep_what_they_are_given(robot, tmp_path):
     assert manual.candidates.uv_px == tuple((float(u), float(v)) for u, v in TASKS["sushi"].picked_uv_px)
     assert manual.choice.objective == "all"
     assert points_config(lesson, 1, [(3, 4)]).candidates.uv_px == ((3.0, 4.0),)
+
+
+def test_published_differs_from_atk_in_the_choice_alone(robot, tmp_path):
+    lesson = Lesson("sushi", robot, [tmp_path], [0], 1.0, tmp_path)
+    atk = Atk().config(lesson, 2, tmp_path, print)
+    for alpha in ALPHAS:
+        method = Published(alpha)
+        assert METHODS[method.name].name == f"published_{alpha:g}"
+        config = method.config(lesson, 2, tmp_path, print)
+        assert (config.choice.objective, config.select.penalty.alpha) == ("published", alpha)
+        assert config.model_copy(update={"choice": atk.choice, "select": atk.select}) == atk
 
 
 def test_random_draws_as_many_as_atk_kept(robot, tmp_path):

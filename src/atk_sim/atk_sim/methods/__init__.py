@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atk_sim.methods.atk import Atk
 from atk_sim.methods.dagger import Dagger
-from atk_sim.methods.other_sets import FullSet, ManualSelect, RandomSelect
+from atk_sim.methods.other_sets import ALPHAS, FullSet, ManualSelect, Published, RandomSelect
 from atk_sim.methods.protocol import Method
 from atk_sim.methods.vision import Depth, PointCloud, Pose, Rgb, Vision
 from atk_sim.methods.vlm import VlmSelect
@@ -16,6 +16,7 @@ _ALL: tuple[Method, ...] = (
     RandomSelect(),
     ManualSelect(),
     VlmSelect(),
+    *(Published(alpha) for alpha in ALPHAS),
     Vision(Pose()),
     Vision(Rgb()),
     Vision(Depth()),

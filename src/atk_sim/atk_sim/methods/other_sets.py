@@ -1,8 +1,9 @@
-"""The same policy on keypoints that the task did not choose (method.md, baselines: selection).
+"""The same policy on keypoints that were chosen otherwise, or that nobody chose (method.md, baselines: selection).
 
-    fullset   all candidates
-    random    as many of the candidates as ATK kept, drawn at random
-    manual    the points that a person picked for the task     (stands for the paper's GPTSelect)
+    fullset          all candidates
+    random           as many of the candidates as ATK kept, drawn at random
+    manual           the points that a person picked for the task     (stands for the paper's GPTSelect)
+    published_ALPHA  those that the published objective keeps at one alpha: the best of them is what tuning brings
 
 For the points that a vision-language model names see vlm.py. Each is tried with ATK's own candidates, tracker, policy and
 training; what cannot be tracked at all is left out, as there.
@@ -24,6 +25,7 @@ from atk_sim.methods.protocol import Lesson
 from atk_sim.tasks import TASKS
 
 EVERY = ChoiceConfig(objective="all")
+ALPHAS = (0.001, 0.002, 0.005)  # the published range
 PICKED_ON_SEED = 0  # the episode on whose first image a person picked
 
 
@@ -77,6 +79,17 @@ class ManualSelect(KeypointMethod):
                 f"is of seed {lesson.seeds[0]}; record seed {PICKED_ON_SEED} too"
             )
         return points_config(lesson, seed, TASKS[lesson.task].picked_uv_px)
+
+
+class Published(KeypointMethod):
+    """The published objective at one `alpha`; candidates, tracks, tracker and the policy's training as ATK's."""
+
+    def __init__(self, alpha: float) -> None:
+        self.name, self._alpha = f"published_{alpha:g}", alpha
+
+    def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
+        """The paper's penalty, gates and training of the mask."""
+        return SelectionConfig.published(self._alpha, name=lesson.task, seed=seed)
 
 
 def points_config(lesson: Lesson, seed: int, uv_px: Sequence[Sequence[float]]) -> SelectionConfig:
