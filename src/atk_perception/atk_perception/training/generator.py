@@ -14,11 +14,24 @@ from pathlib import Path
 from tqdm import tqdm
 
 from atk_perception.training.clip import Clip, save_clip
-from atk_perception.training.planar import planar_clip
-from atk_perception.training.robot_scenes import robot_clip
+from atk_perception.training.planar import PlanarClass, planar_clip
+from atk_perception.training.robot_scenes import RobotClass, robot_clip
 
 # The network's input size: clips are rendered at it, so that training reads and computes nothing it does not need.
 WIDTH, HEIGHT = 320, 240
+# Between template and scene objects turn by no more than this: the template is described at eight rolls and three scales (see
+# learned/template_bank.py), and the network need not see through what that takes off.
+TRAINING_ROLL_RAD = 0.7
+PLANAR = PlanarClass(
+    object_px=(14.0, 110.0),
+    new_scene_roll_rad=TRAINING_ROLL_RAD,
+    new_scene_scale_log=0.3,
+    twin_fraction=0.15,
+    bent_fraction=0.15,
+)
+ROBOT = RobotClass(
+    object_m=(0.012, 0.07), new_scene_yaw_rad=TRAINING_ROLL_RAD, twin_fraction=0.15, transparent_fraction=0.1
+)
 # Training draws seeds below this one, `held_out.py` at and above it.
 FIRST_HELD_OUT_SEED = 1_000_000
 
@@ -32,9 +45,9 @@ def training_clip(kind: str, seed: int, length: int) -> Clip:
     if seed >= FIRST_HELD_OUT_SEED:
         raise ValueError(f"seed {seed} is held out; train with seeds below {FIRST_HELD_OUT_SEED}")
     if kind == "planar":
-        return planar_clip(seed, length, HEIGHT, WIDTH)
+        return planar_clip(seed, length, HEIGHT, WIDTH, PLANAR)
     if kind == "robot":
-        return robot_clip(seed, length, HEIGHT, WIDTH)
+        return robot_clip(seed, length, HEIGHT, WIDTH, ROBOT)
     raise ValueError(f"unknown kind of clip '{kind}'; known: planar, robot")
 
 
@@ -67,11 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "folder", type=Path, help="where clips go; about 2.4 MB each, outside of the repository"
+        "folder", type=Path, help="where clips go; about 4 MB each, outside of the repository"
     )
     parser.add_argument("--planar", type=int, default=1600, help="clips of flat objects")
     parser.add_argument("--robot", type=int, default=1600, help="clips of MuJoCo scenes")
-    parser.add_argument("--length", type=int, default=10, help="frames per clip")
+    parser.add_argument("--length", type=int, default=16, help="frames per clip")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     options = parser.parse_args(arguments)
     made = generate(options.folder, options.planar, options.robot, options.length, options.workers)

@@ -1,4 +1,4 @@
-"""Clips of flat objects that move, turn and scale over a table, with exact tracks: cheap, and any roll can occur."""
+"""Clips of flat objects that move, turn, scale and bend over a table, with exact tracks: cheap, and any roll can occur."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ class PlanarClass:
         background_motion: whether the camera moves.
         new_scene_fraction: share of clips whose first frame shows the same objects in another arrangement, on another
             background, in another light: the template.
+        new_scene_roll_rad, new_scene_scale_log: how far objects are turned and scaled there.
+        twin_fraction: share of clips (without a new scene) in which an object has a look-alike.
+        bent_fraction: share of objects that bend as cloth does.
         background_point_fraction: share of points that lie on the background, where that is not exchanged.
     """
 
@@ -46,7 +49,39 @@ class PlanarClass:
     photometric: PhotometricStrength = field(default_factory=PhotometricStrength)
     background_motion: bool = True
     new_scene_fraction: float = 0.35
+    new_scene_roll_rad: float = float(np.pi)
+    new_scene_scale_log: float = 0.45
+    twin_fraction: float = 0.0
+    bent_fraction: float = 0.0
     background_point_fraction: float = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class _Bend:
+    """A few waves that run over a layer: the texture's point `q + offset(q)` is shown at layer pixel q.
+
+    Attributes:
+        amplitude: (T, K) [px of the layer].
+        direction, wave: (K, 2) unit vectors along which points are moved, and wave vectors [rad/px].
+        phase: (K,).
+    """
+
+    amplitude: Matrix
+    direction: Matrix
+    wave: Matrix
+    phase: Matrix
+
+    def offset(self, t: int, at: Matrix) -> Matrix:
+        """(..., 2) of layer pixels (..., 2)."""
+        swing = self.amplitude[t] * np.sin(at @ self.wave.T + self.phase)
+        return np.asarray(swing @ self.direction)
+
+    def shown_at(self, t: int, on_texture: Matrix) -> Matrix:
+        """(N, 2) layer pixels that show (N, 2) points of the texture."""
+        at = on_texture
+        for _ in range(20):  # slopes are below a half: each round at least halves the error
+            at = on_texture - self.offset(t, at)
+        return at
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +91,7 @@ class _Layer:
     texture: NDArray[np.float32]
     alpha: NDArray[np.float32]
     T_image_layer: Matrix
+    bend: _Bend | None = None
 
 
 def planar_clip(
@@ -70,6 +106,13 @@ def planar_clip(
         _make_object(rng, kind, length, height, width, new_scene)
         for _ in range(rng.integers(kind.objects[0], kind.objects[1] + 1))
     ]
+    if not new_scene and rng.random() < kind.twin_fraction:
+        # Which of two look-alikes a point is on, its past tells; across scenes nothing would.
+        other = _make_object(rng, kind, length, height, width, new_scene)
+        resized = other.T_image_layer @ np.diag(
+            [other.texture.shape[0] / objects[0].texture.shape[0]] * 2 + [1.0]
+        )
+        objects.append(_Layer(objects[0].texture, objects[0].alpha, resized))
     occluders = [
         _make_occluder(rng, length, height, width, new_scene)
         for _ in range(rng.integers(kind.occluders[0], kind.occluders[1] + 1))
@@ -145,9 +188,26 @@ def _make_object(
     scale = scale / scale[0]
     if new_scene:
         centre[0] = rng.uniform([0.15, 0.15], [0.85, 0.85]) * [width, height]
-        angle[0] = angle[1] + rng.uniform(-np.pi, np.pi)
-        scale[0] = scale[1] * np.exp(rng.uniform(-0.45, 0.45))
-    return _Layer(texture, _shape(rng, size), _poses(centre, angle, scale, tilt, size))
+        angle[0] = angle[1] + kind.new_scene_roll_rad * rng.uniform(-1, 1)
+        scale[0] = scale[1] * np.exp(kind.new_scene_scale_log * rng.uniform(-1, 1))
+    bend = _make_bend(rng, length, size) if rng.random() < kind.bent_fraction else None
+    return _Layer(texture, _shape(rng, size), _poses(centre, angle, scale, tilt, size), bend)
+
+
+def _make_bend(rng: np.random.Generator, length: int, size: int) -> _Bend:
+    """Two or three waves, of about the object's size and half of it."""
+    count = int(rng.integers(2, 4))
+    amplitude = np.stack([_bounded(rng, length, 1.0) for _ in range(count)], axis=1)
+    towards, along = rng.uniform(0, 2 * np.pi, count), rng.uniform(0, 2 * np.pi, count)
+    number = 2 * np.pi / (size * rng.uniform(0.6, 1.6, count))
+    # Slopes of all waves together stay below a half, so that the picture never folds.
+    amplitude *= 0.5 / count / number * rng.uniform(0.3, 1.0, count)
+    return _Bend(
+        amplitude,
+        np.stack([np.cos(towards), np.sin(towards)], axis=1),
+        number[:, None] * np.stack([np.cos(along), np.sin(along)], axis=1),
+        rng.uniform(0, 2 * np.pi, count),
+    )
 
 
 def _bounded(rng: np.random.Generator, length: int, amplitude: float) -> Matrix:
@@ -249,11 +309,26 @@ def _paint(frame: NDArray[np.float32], owner: NDArray[np.uint8], layer: _Layer, 
         return
     local = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]]) @ pose
     box = (int(right - left), int(bottom - top))
-    alpha = _warped(layer.alpha, local, box, cv2.BORDER_CONSTANT)
-    texture = _warped(layer.texture, local, box, cv2.BORDER_REPLICATE)
+    if layer.bend is None:
+        alpha = _warped(layer.alpha, local, box, cv2.BORDER_CONSTANT)
+        texture = _warped(layer.texture, local, box, cv2.BORDER_REPLICATE)
+    else:
+        shown = np.stack(np.meshgrid(np.arange(box[0]), np.arange(box[1])), axis=-1).astype(np.float64)
+        on_layer = _transform(np.linalg.inv(local), shown.reshape(-1, 2))
+        at = (on_layer + layer.bend.offset(t, on_layer)).reshape(*shown.shape).astype(np.float32)
+        alpha, texture = (
+            np.asarray(cv2.remap(picture, at, None, cv2.INTER_LINEAR, borderMode=border), np.float32)
+            for picture, border in ((layer.alpha, cv2.BORDER_CONSTANT), (layer.texture, cv2.BORDER_REPLICATE))
+        )
     region = frame[top:bottom, left:right]
     region += alpha[:, :, None] * (texture - region)
     owner[top:bottom, left:right][alpha > 0.5] = number
+
+
+def _transform(T: Matrix, points_px: Matrix) -> Matrix:
+    """(N, 2) images of (N, 2) points under the homographies (3, 3) or (T, 3, 3), then (T, N, 2)."""
+    moved = np.concatenate([points_px, np.ones((len(points_px), 1))], axis=1) @ np.swapaxes(T, -1, -2)
+    return np.asarray(moved[..., :2] / moved[..., 2:])
 
 
 def _tracks(
@@ -288,11 +363,14 @@ def _tracks(
     for number_of_layer in np.unique(layer):
         mine = layer == number_of_layer
         poses = T_ground if number_of_layer == 0 else objects[number_of_layer - 1].T_image_layer
-        homogeneous = (
-            np.concatenate([start[mine], np.ones((mine.sum(), 1))], axis=1) @ np.linalg.inv(poses[0]).T
-        )
-        moved = np.einsum("tij,nj->nti", poses, homogeneous)
-        uv_px[mine] = moved[:, :, :2] / moved[:, :, 2:]
+        on_layer = _transform(np.linalg.inv(poses[0]), start[mine])
+        bend = None if number_of_layer == 0 else objects[number_of_layer - 1].bend
+        if bend is None:
+            uv_px[mine] = _transform(poses, on_layer).transpose(1, 0, 2)
+            continue
+        on_texture = on_layer + bend.offset(0, on_layer)
+        for t in range(length):
+            uv_px[mine, t] = _transform(poses[t], bend.shown_at(t, on_texture))
     nearest = np.rint(uv_px).astype(int)
     inside = (
         (nearest[..., 0] >= 0)

@@ -37,7 +37,10 @@ class RobotClass:
         objects: least and most.
         object_m: least and largest half size.
         photometric: light, blur, noise on top of the rendered lights.
-        new_scene_fraction: share of clips whose first frame has the objects elsewhere, in another light, perhaps on another table.
+        new_scene_fraction: share of clips whose first frame has the objects elsewhere, under other lamps, perhaps on another table.
+        new_scene_yaw_rad: how far objects are turned there.
+        twin_fraction: share of clips (without a new scene) in which an object has a look-alike.
+        transparent_fraction: share of solids that light goes through.
         background_point_fraction: share of points on the table, where that stays the same.
         speed: of objects, arm and camera, 1: as in training.
     """
@@ -47,6 +50,9 @@ class RobotClass:
     object_m: tuple[float, float] = (0.018, 0.07)
     photometric: PhotometricStrength = field(default_factory=lambda: PhotometricStrength(light=0.7, blur=0.6))
     new_scene_fraction: float = 0.35
+    new_scene_yaw_rad: float = float(np.pi)
+    twin_fraction: float = 0.0
+    transparent_fraction: float = 0.05
     background_point_fraction: float = 0.15
     speed: float = 1.0
 
@@ -59,8 +65,11 @@ def robot_clip(
     rng = np.random.default_rng([30, seed])
     new_scene = bool(rng.random() < kind.new_scene_fraction)
     count = int(rng.integers(kind.objects[0], kind.objects[1] + 1))
-    model = _build_model(rng, kind, count, height, width)
+    model = _build_model(
+        rng, kind, count, height, width, twin=not new_scene and bool(rng.random() < kind.twin_fraction)
+    )
     data = mujoco.MjData(model)
+    lamps = [_draw_lamps(rng, model.nlight) for _ in range(2)]
     paths = _paths(rng, kind, model, count, length, new_scene)
     light = Photometry(rng, length, height, width, kind.photometric)
     other_table = new_scene and rng.random() < 0.6
@@ -72,6 +81,7 @@ def robot_clip(
     owner = np.zeros((height, width), int)
     with mujoco.Renderer(model, height, width) as renderer:
         for t in range(length):
+            _set_lamps(model, lamps[int(new_scene and t == 0)])
             _pose(model, data, paths, t, hide_arm=new_scene and t == 0, other_table=other_table and t == 0)
             bodies[t, :, :9], bodies[t, :, 9:] = data.xmat, data.xpos
             cameras[t, :9], cameras[t, 9:] = data.cam_xmat[0], data.cam_xpos[0]
@@ -104,28 +114,54 @@ def robot_clip(
     return every_frame_labelled(video, uv_px, visible)
 
 
+@dataclass(frozen=True, eq=False)
+class _Lamps:
+    """(L, 3) position [m], direction and colour of lamps; strength of the light from everywhere and from the camera."""
+
+    position_m: Array
+    direction: Array
+    diffuse: Array
+    ambient: float
+    headlight: float
+
+
+def _draw_lamps(rng: np.random.Generator, count: int) -> _Lamps:
+    def per_lamp(low: float, high: float, columns: int) -> Array:
+        return np.asarray(rng.uniform(low, high, (count, columns)))
+
+    return _Lamps(
+        np.concatenate([per_lamp(-1.2, 1.2, 2), per_lamp(0.8, 2.0, 1)], axis=1),
+        np.concatenate([per_lamp(-0.6, 0.6, 2), np.full((count, 1), -1.0)], axis=1),
+        per_lamp(0.6, 1.0, 3) * per_lamp(0.25, 0.8, 1),
+        float(rng.uniform(0.2, 0.55)),
+        float(rng.uniform(0.05, 0.5)),
+    )
+
+
+def _set_lamps(model: mujoco.MjModel, lamps: _Lamps) -> None:
+    model.light_pos[:], model.light_dir[:] = lamps.position_m, lamps.direction
+    model.light_diffuse[:] = lamps.diffuse
+    model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = lamps.ambient, lamps.headlight
+
+
 def _build_model(
-    rng: np.random.Generator, kind: RobotClass, count: int, height: int, width: int
+    rng: np.random.Generator, kind: RobotClass, count: int, height: int, width: int, *, twin: bool
 ) -> mujoco.MjModel:
-    """Table (body 1), objects (2 ... count + 1), arm (after them); all but the table are mocap bodies."""
+    """Table (body 1), objects (2 ... count + 1), arm (after them); all but the table are mocap bodies.
+
+    With `twin` the last two objects look alike.
+    """
     spec = mujoco.MjSpec()
     spec.visual.quality.shadowsize = 1024
     spec.visual.quality.offsamples = 0
     spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
     spec.visual.map.znear, spec.visual.map.zfar = 0.05, 20.0
     spec.stat.extent, spec.stat.center = 1.0, [0, 0, 0]
-    ambient = rng.uniform(0.2, 0.55)
-    spec.visual.headlight.ambient = [ambient] * 3
-    spec.visual.headlight.diffuse = [rng.uniform(0.05, 0.5)] * 3
     _add_picture(
         spec, "sky", mujoco.mjtTexture.mjTEXTURE_SKYBOX, np.concatenate([random_texture(rng, 64, 64)] * 6)
     )
     for number in range(int(rng.integers(1, 4))):
-        colour = 0.6 + 0.4 * rng.random(3)
         spec.worldbody.add_light(
-            pos=[*rng.uniform(-1.2, 1.2, 2), rng.uniform(0.8, 2.0)],
-            dir=[*rng.uniform(-0.6, 0.6, 2), -1.0],
-            diffuse=(colour * rng.uniform(0.25, 0.8)).tolist(),
             specular=[rng.uniform(0, 0.5)] * 3,
             # A shadow costs as much as the rest of the frame: one lamp in one scene of three casts it.
             castshadow=bool(number == 0 and rng.random() < 0.35),
@@ -140,11 +176,12 @@ def _build_model(
             pos=[0, 0, -0.01 - 3.0 * number],
             material=f"table{number}",
         )
-    for number in range(count):
+    looks = rng.integers(1 << 32, size=count)
+    if twin and count > 1:
+        looks[-1] = looks[-2]
+    for number, look in enumerate(looks):
         body = spec.worldbody.add_body(name=f"object{number}", mocap=True)
-        _add_object(
-            spec, body, rng, number, plain=bool(rng.random() < kind.plain_fraction), object_m=kind.object_m
-        )
+        _add_object(spec, body, np.random.default_rng(look), number, kind)
     _add_arm(spec, rng)
     eye = spec.worldbody.add_body(name="eye", mocap=True)
     eye.add_camera(name="eye", fovy=rng.uniform(38, 60))
@@ -179,12 +216,11 @@ def _add_object(
     body: mujoco.MjsBody,
     rng: np.random.Generator,
     number: int,
-    *,
-    plain: bool,
-    object_m: tuple[float, float],
+    kind: RobotClass,
 ) -> None:
     """One to three solids in one body, its lowest point about at height 0."""
-    low, high = object_m
+    plain = bool(rng.random() < kind.plain_fraction)
+    low, high = kind.object_m
     size = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     kinds = [
         mujoco.mjtGeom.mjGEOM_BOX,
@@ -203,7 +239,7 @@ def _add_object(
                 else [faces[0]] * 6
             )
         name = f"object{number}_{part}"
-        alpha = float(rng.uniform(0.4, 0.8)) if rng.random() < 0.05 else 1.0
+        alpha = float(rng.uniform(0.4, 0.8)) if rng.random() < kind.transparent_fraction else 1.0
         _add_material(
             spec,
             name,
@@ -331,7 +367,9 @@ def _paths(
         )
         if new_scene:
             position[0, number] = [*(middle + rng.uniform(-0.24, 0.24, 2)), 0.0]
-            quaternion[0, number] = _quaternion(up, np.array([rng.uniform(0, 2 * np.pi)]))[0]
+            # Tilts begin at none, so that this is a turn about the vertical by so much.
+            yaw_rad = yaw[min(1, length - 1)] + kind.new_scene_yaw_rad * rng.uniform(-1, 1)
+            quaternion[0, number] = _quaternion(up, np.array([yaw_rad]))[0]
 
     # The hand works at one object for a while, then at another; the arm hangs from a shoulder beside the table.
     targets = position[
