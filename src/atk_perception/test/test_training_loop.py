@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from atk_perception.learned.weights import load_network
 from atk_perception.training.clip import save_clip
@@ -23,9 +25,8 @@ from atk_perception.training.train import (
 )
 
 SMALL = TrainingParameters(
-    pair_minutes=0.01,
-    head_minutes=0.01,
-    clip_minutes=0.01,
+    pair_steps=3,
+    clip_steps=3,
     pair_batch=2,
     clip_batch=1,
     clip_frames=2,
@@ -87,24 +88,43 @@ def test_a_few_steps_on_one_batch_lower_the_loss(clips: Path, tmp_path: Path, pa
 
 def test_a_run_goes_through_all_stages_and_leaves_weights(clips: Path, tmp_path: Path) -> None:
     Trainer(tmp_path, SMALL).run(clips)
-    about = json.loads((tmp_path / "checkpoint.json").read_text())
-    assert about["progress"]["step"] >= 2
-    assert about["parameters"]["seed"] == 0
-    assert {"found", "visible", "certain"} <= set(about["means"])
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+        about = file.metadata()
+    progress = json.loads(about["progress"])
+    assert (progress["pair_step"], progress["clip_step"]) == (3, 3)
+    assert json.loads(about["parameters"])["seed"] == 0
+    assert {"found", "visible", "certain"} <= set(progress["means"])
+    assert {"pair 3", "clip 3"} == set(progress["checks"])
+    assert all(np.isfinite(list(check.values())).all() for check in progress["checks"].values())
     assert load_network(tmp_path / "atk.safetensors").state_dict()
 
 
-def test_a_resumed_run_has_the_same_network_and_the_same_moments(clips: Path, tmp_path: Path) -> None:
-    first = Trainer(tmp_path, SMALL)
-    first.run(clips)
-    second = Trainer(tmp_path, SMALL)
-    assert second.progress == first.progress
-    for (name, a), b in zip(first.network.named_parameters(), second.network.parameters(), strict=True):
-        assert torch.equal(a, b), name
-        stored, restored = first.optimiser.state[a], second.optimiser.state[b]
-        assert set(stored) == set(restored)
-        for key, value in stored.items():
-            assert torch.equal(value, restored[key]), f"{key} of {name}"
+def test_a_run_that_was_interrupted_ends_with_the_weights_of_one_that_was_not(
+    clips: Path, tmp_path: Path
+) -> None:
+    whole = Trainer(tmp_path / "whole", SMALL)
+    whole.run(clips)
+    # Both stages broken off in the middle: the schedule is of the whole, the steps are of the part.
+    for pair_steps, clip_steps in ((2, 0), (3, 1), (3, 3)):
+        part = Trainer(tmp_path / "part", SMALL)
+        limit = {"pair": pair_steps, "clip": clip_steps}
+        paths = clip_files(clips)
+        for stage, steps in limit.items():
+            part._stage(stage, paths[1:], paths[:1], until=steps)
+        part.save()
+    again = Trainer(tmp_path / "part", SMALL)
+    assert again.progress == part.progress
+    for name in ("network", "mean"):
+        for (key, a), b in zip(
+            getattr(whole, name).state_dict().items(), getattr(again, name).state_dict().values(), strict=True
+        ):
+            assert torch.equal(a, b), f"{key} of {name}"
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", {"format_version": "1"})
+    with pytest.raises(ValueError, match="format version 1, this code reads 2; give another output folder"):
+        Trainer(tmp_path, SMALL)
 
 
 def test_an_empty_folder_is_answered_with_how_to_fill_it(tmp_path: Path) -> None:

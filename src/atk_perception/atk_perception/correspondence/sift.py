@@ -21,26 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
-from atk_perception.local_affine import fit_local_affine
-from atk_perception.patches import (
-    Alignment,
-    Float,
-    PatchBank,
-    PatchShape,
-    align,
-    grey_image,
-    make_bank,
-    smooth_pyramid,
+from atk_perception.correspondence.verification import (
+    LEVELS,
+    Candidates,
+    TemplatePatches,
+    Votes,
+    as_complex,
+    as_matrix,
+    as_points,
+    explained_votes,
+    identities,
 )
-
-FINE = PatchShape(radius=7, level=0)
-COARSE = PatchShape(radius=7, level=1)
-LEVELS = 2
+from atk_perception.local_affine import fit_local_affine
+from atk_perception.patches import Float, grey_image, smooth_pyramid
 
 # How likely a placement is right: logistic regression on some 30,000 placements of known truth, in rendered scenes
 # (sushi, seeds 100 to 109, all disturbances) and warped textures, rounded. A flat or repeated patch correlates
 # anywhere, so what the map explains of the features around the point says more than the patch itself.
-EVIDENCE_RADIUS_PX = 30.0
 EVIDENCE_BIAS, EVIDENCE_NCC, EVIDENCE_SUPPORT, EVIDENCE_EXPLAINED, EVIDENCE_SHARE = -3.1, 2.4, 1.0, 0.45, 4.5
 # The same for the chosen one: its own evidence, and its lead over the next best.
 CONFIDENCE_BIAS, CONFIDENCE_BEST, CONFIDENCE_MARGIN, LARGEST_MARGIN = 0.1, 0.66, 0.14, 6.0
@@ -85,32 +82,12 @@ class _Features:
 
 
 @dataclass(frozen=True, eq=False)
-class _Votes:
-    """Feature matches: where from, where to, the similarity each implies, and how distinctive it is."""
-
-    source: NDArray[np.complex64]
-    target: NDArray[np.complex64]
-    similarity: NDArray[np.complex64]
-    weight: Float
-
-
-@dataclass(frozen=True, eq=False)
 class _Reference:
     """What is computed once for a template."""
 
     template: Template
     features: _Features
-    coarse: PatchBank
-    fine: PatchBank
-
-
-@dataclass(frozen=True, eq=False)
-class _Candidates:
-    """K placements per point: (N, K, 2) uv_px, (N, K, 2, 2) warp, (N, K) votes, 0 for none."""
-
-    uv_px: Float
-    warp: Float
-    support: Float
+    patches: TemplatePatches
 
 
 class SiftMatcher:
@@ -124,23 +101,19 @@ class SiftMatcher:
 
     def match(self, template: Template, scene_rgb: NDArray[np.uint8]) -> Matches:
         """See `Matcher.match`."""
-        reference = self._prepare(template)
         scene_grey = grey_image(scene_rgb)
-        pyramid = smooth_pyramid(scene_grey, LEVELS)
-        votes = self._feature_matches(reference.features, self._detect(scene_grey))
-        return self._select(reference, pyramid, votes, self._hypotheses(template.uv_px, votes))
+        votes, candidates = self.propose(template, scene_grey)
+        return self._select(self._prepare(template), smooth_pyramid(scene_grey, LEVELS), votes, candidates)
+
+    def propose(self, template: Template, scene_grey: NDArray[np.uint8]) -> tuple[Votes, Candidates]:
+        """Feature matches between template and scene, (H, W) uint8, and the placements that they vote for."""
+        votes = self._feature_matches(self._prepare(template).features, self._detect(scene_grey))
+        return votes, self._hypotheses(template.uv_px, votes)
 
     def _prepare(self, template: Template) -> _Reference:
         if self._reference is None or self._reference.template is not template:
-            grey = grey_image(template.image_rgb)
-            pyramid = smooth_pyramid(grey, LEVELS)
-            identity = _identities(len(template))
-            self._reference = _Reference(
-                template,
-                self._detect(grey),
-                make_bank(pyramid, template.uv_px, identity, COARSE),
-                make_bank(pyramid, template.uv_px, identity, FINE),
-            )
+            features = self._detect(grey_image(template.image_rgb))
+            self._reference = _Reference(template, features, TemplatePatches.of(template))
         return self._reference
 
     def _detect(self, grey: NDArray[np.uint8]) -> _Features:
@@ -161,12 +134,11 @@ class SiftMatcher:
             unit.astype(np.float32),
         )
 
-    def _feature_matches(self, template: _Features, scene: _Features) -> _Votes:
+    def _feature_matches(self, template: _Features, scene: _Features) -> Votes:
         """Each template feature with its two nearest scene features, if they are distinctive at all."""
         parameters = self.parameters
         if len(template.position) == 0 or len(scene.position) < 3:
-            empty = np.zeros(0, np.complex64)
-            return _Votes(empty, empty, empty, np.zeros(0, np.float32))
+            return Votes.none()
         nearest, cosine = _three_best(template.descriptor @ scene.descriptor.T)
         distance = np.sqrt(np.maximum(2.0 - 2.0 * cosine, 0.0))
         # Measured against the third best: a pair of equal objects in the scene keeps both of its matches.
@@ -182,49 +154,47 @@ class SiftMatcher:
         keep = np.flatnonzero(usable)
         keep = keep[
             _strongest_per_cell(
-                _as_points(template.position[row[keep]]),
+                as_points(template.position[row[keep]]),
                 weight[keep],
                 parameters.cell_px,
                 parameters.matches_per_cell,
             )
         ]
-        return _Votes(
+        return Votes(
             template.position[row[keep]],
             scene.position[column[keep]],
             change[keep].astype(np.complex64),
             np.sqrt(weight[keep]).astype(np.float32),
         )
 
-    def _hypotheses(self, uv_px: Float, votes: _Votes) -> _Candidates:
+    def _hypotheses(self, uv_px: Float, votes: Votes) -> Candidates:
         """The placements of each point (N, 2) that have most votes and differ from each other."""
         count, candidates = len(uv_px), self.parameters.candidates
-        out_uv = np.zeros((count, candidates, 2), np.float32)
-        out_warp = np.zeros((count, candidates, 2, 2), np.float32)
-        support = np.zeros((count, candidates), np.float32)
+        found = Candidates.none(count, candidates)
         if len(votes.source) == 0:
-            return _Candidates(out_uv, out_warp, support)
-        points = (uv_px[:, 0] + 1j * uv_px[:, 1]).astype(np.complex64)
+            return found
+        points = as_complex(uv_px)
         agree, near, score = self._vote(uv_px, votes)
         placed = votes.target[None, :] + votes.similarity[None, :] * (points[:, None] - votes.source[None, :])
 
-        source_px, target_px = _as_points(votes.source), _as_points(votes.target)
+        source_px, target_px = as_points(votes.source), as_points(votes.target)
         everyone = np.arange(count)
         for k in range(candidates):
             best = np.argmax(score, axis=1)
-            support[:, k] = score[everyone, best]
-            out_uv[:, k], out_warp[:, k] = fit_local_affine(
+            found.support[:, k] = score[everyone, best]
+            found.uv_px[:, k], found.warp[:, k] = fit_local_affine(
                 uv_px,
                 source_px,
                 target_px,
                 agree[best] * (near * votes.weight) + np.float32(1e-9),
-                _as_matrix(votes.similarity[best]),
+                as_matrix(votes.similarity[best]),
             )
             # Others that put the point on the same place are the same candidate.
             here = placed[everyone, best]
             score[np.abs(placed - here[:, None]) < 8.0] = 0.0
-        return _Candidates(out_uv, out_warp, support)
+        return found
 
-    def _vote(self, uv_px: Float, votes: _Votes) -> tuple[NDArray[np.bool_], Float, Float]:
+    def _vote(self, uv_px: Float, votes: Votes) -> tuple[NDArray[np.bool_], Float, Float]:
         """How well each match, as a hypothesis, explains the matches around each point.
 
         Computed cell by cell, since only matches near each other on the template vote on each other.
@@ -233,7 +203,7 @@ class SiftMatcher:
             (M, M) whether hypothesis j explains match i; (N, M) spatial weight of the matches; (N, M) votes.
         """
         parameters = self.parameters
-        source_px = _as_points(votes.source)
+        source_px = as_points(votes.source)
         away = np.linalg.norm(uv_px[:, None] - source_px[None], axis=2)
         near = np.exp(-0.5 * (away / parameters.neighbourhood_px) ** 2).astype(np.float32)
         agree = np.zeros((len(source_px), len(source_px)), np.bool_)
@@ -249,7 +219,7 @@ class SiftMatcher:
         return agree, near, score
 
     def _explained(
-        self, votes: _Votes, hypotheses: NDArray[np.int_], matches: NDArray[np.int_]
+        self, votes: Votes, hypotheses: NDArray[np.int_], matches: NDArray[np.int_]
     ) -> NDArray[np.bool_]:
         """(H, I) whether the matches lie where the hypotheses put them, with about their scale and angle."""
         parameters = self.parameters
@@ -266,18 +236,20 @@ class SiftMatcher:
         self,
         reference: _Reference,
         pyramid: tuple[Float, ...],
-        votes: _Votes,
-        candidates: _Candidates,
+        votes: Votes,
+        candidates: Candidates,
     ) -> Matches:
         """Align all candidates to the scene and keep the most likely one of each point."""
         owner, rank = np.nonzero(candidates.support > 0.0)
-        placed = _align(
-            reference, pyramid, owner, candidates.uv_px[owner, rank], candidates.warp[owner, rank]
+        placed = reference.patches.aligned(
+            pyramid, owner, candidates.uv_px[owner, rank], candidates.warp[owner, rank]
         )
         logit = np.full(candidates.support.shape, IMPOSSIBLE, np.float32)
         height, width = pyramid[0].shape
         inside = np.all((placed.uv_px >= 0) & (placed.uv_px <= np.array([width - 1, height - 1])), axis=1)
-        explained, share = self._evidence(reference.template.uv_px[owner], votes, placed)
+        explained, share = explained_votes(
+            reference.template.uv_px[owner], placed, votes, exact_px=self.parameters.tolerance_px
+        )
         right = (
             EVIDENCE_BIAS
             + EVIDENCE_NCC * placed.ncc
@@ -292,34 +264,10 @@ class SiftMatcher:
         sure = CONFIDENCE_BIAS + CONFIDENCE_BEST * order[:, -1] + CONFIDENCE_MARGIN * margin
         confidence = np.where(order[:, -1] > IMPOSSIBLE, 1.0 / (1.0 + np.exp(-sure)), 0.0)
 
-        uv_px, warp = reference.template.uv_px.copy(), _identities(len(logit))
+        uv_px, warp = reference.template.uv_px.copy(), identities(len(logit))
         chosen = (np.argmax(logit, axis=1)[owner] == rank) & inside
         uv_px[owner[chosen]], warp[owner[chosen]] = placed.uv_px[chosen], placed.warp[chosen]
         return Matches(uv_px, confidence.astype(np.float32), warp)
-
-    def _evidence(self, points_px: Float, votes: _Votes, placed: Alignment) -> tuple[Float, Float]:
-        """What a placed point's map explains of the feature matches around it: their weight, and its share of all."""
-        source_px, target_px = _as_points(votes.source), _as_points(votes.target)
-        arm = source_px[None] - points_px[:, None]
-        error = np.linalg.norm(
-            placed.uv_px[:, None] + arm @ placed.warp.transpose(0, 2, 1) - target_px[None], axis=2
-        )
-        away = np.linalg.norm(arm, axis=2)
-        weight = votes.weight * np.exp(-0.5 * (away / EVIDENCE_RADIUS_PX) ** 2)
-        explained = (weight * (error < self.parameters.tolerance_px + 0.1 * away)).sum(axis=1)
-        return explained, explained / (weight.sum(axis=1) + 0.3)
-
-
-def _align(
-    reference: _Reference, pyramid: tuple[Float, ...], owner: NDArray[np.int_], uv_px: Float, warp: Float
-) -> Alignment:
-    """Candidates of points `owner` moved to where they fit, coarse to fine."""
-    coarse = align(reference.coarse.take(owner), pyramid, uv_px, warp, iterations=4, affine=False)
-    return align(reference.fine.take(owner), pyramid, coarse.uv_px, coarse.warp, iterations=5, affine=True)
-
-
-def _identities(count: int) -> Float:
-    return np.tile(np.eye(2, dtype=np.float32), (count, 1, 1))
 
 
 def _three_best(cosine: Float) -> tuple[NDArray[np.int_], Float]:
@@ -340,11 +288,3 @@ def _strongest_per_cell(uv_px: Float, strength: Float, cell_px: int, count: int)
     _, first, size = np.unique(cell[order], return_index=True, return_counts=True)
     rank = np.arange(len(order)) - np.repeat(first, size)
     return order[rank < count]
-
-
-def _as_points(z: NDArray[np.complex64]) -> Float:
-    return np.stack([z.real, z.imag], axis=1)
-
-
-def _as_matrix(z: NDArray[np.complex64]) -> Float:
-    return np.stack([z.real, -z.imag, z.imag, z.real], axis=1).reshape(-1, 2, 2)

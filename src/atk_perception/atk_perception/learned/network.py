@@ -1,14 +1,16 @@
 """A dense descriptor and a causal point tracker on it, small enough for two CPU cores.
 
-A point is a descriptor, sampled where the template shows it. To find it in a frame:
+A point is a descriptor, sampled where the template shows it, turned and scaled as the point is now (`template_bank`). To find it
+in a frame:
 
 1. `Encoder`: the frame becomes a map of 64-d unit descriptors, one per 4 x 4 px.
 2. `PointNetwork.locate`: posterior over the map's cells. The likelihood is the similarity to the template's descriptor and to
    the latest appearance; the prior is where motion predicts the point, as sure as the last frame was, and uniform otherwise.
    With nothing known before, this is the transfer to a new scene; after an occlusion it is the re-finding. One operation.
-3. `PointNetwork.refine`: from the posterior's maximum, a recurrent unit reads similarities in windows of 7 x 7 cells at three
-   scales and corrects the position, and says whether the point is visible and whether it is within 8 px (of 640x480) of the
-   truth (after Teed and Deng, RAFT, ECCV 2020; heads as in Doersch et al., TAPIR, ICCV 2023).
+3. Refinement: from the posterior's maximum, a recurrent unit reads similarities in windows of 7 x 7 cells at three scales, asks
+   the other points how they moved (attention, the nearer the more), corrects the position, and says whether the point is
+   visible and whether it is within 8 px (of 640x480) of the truth (after Teed and Deng, RAFT, ECCV 2020; heads as in Doersch
+   et al., TAPIR, ICCV 2023; points that ask each other as in Karaev et al., CoTracker, ECCV 2024).
 
 Positions are pixels of the network's input image, centres at integers; `CELL_PX` of them make a cell of the map. Arrays are
 batched over clips: B clips of N points.
@@ -55,17 +57,20 @@ class Encoder(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 24, 5, stride=2, padding=2)
         self.quarter = nn.Sequential(nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.ReLU(), Residual(48))
-        self.eighth = nn.Sequential(nn.Conv2d(48, 80, 3, stride=2, padding=1), nn.ReLU(), Residual(80))
-        self.sixteenth = nn.Sequential(nn.Conv2d(80, 128, 3, stride=2, padding=1), nn.ReLU(), Residual(128))
+        self.eighth = nn.Sequential(nn.Conv2d(48, 96, 3, stride=2, padding=1), nn.ReLU(), Residual(96))
+        # Wide and deep where there are few cells: what surrounds a plain cell tells it from its neighbours.
+        self.sixteenth = nn.Sequential(
+            nn.Conv2d(96, 160, 3, stride=2, padding=1), nn.ReLU(), Residual(160), Residual(160)
+        )
         self.from_quarter = nn.Conv2d(48, DESCRIPTOR, 1)
-        self.from_eighth = nn.Conv2d(80, DESCRIPTOR, 1)
-        self.from_sixteenth = nn.Conv2d(128, DESCRIPTOR, 1)
+        self.from_eighth = nn.Conv2d(96, DESCRIPTOR, 1)
+        self.from_sixteenth = nn.Conv2d(160, DESCRIPTOR, 1)
         self.merge = nn.Conv2d(DESCRIPTOR, DESCRIPTOR, 3, padding=1)
         self.describe = nn.Conv2d(DESCRIPTOR, DESCRIPTOR, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], H and W multiples of 16 -> (B, 64, H/4, W/4), unit norm."""
-        x = functional.relu(self.stem(2.0 * image - 1.0))
+        x = functional.relu(self.stem((2.0 * image - 1.0).to(self.stem.weight.dtype)))
         quarter = self.quarter(x)
         eighth = self.eighth(quarter)
         sixteenth = self.sixteenth(eighth)
@@ -78,12 +83,48 @@ def _grow(small: Tensor, like: Tensor) -> Tensor:
     return functional.interpolate(small, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
+class Neighbours(nn.Module):
+    """Attention between the points of a set: what is hard to see of one, those that move with it may show.
+
+    A point far away on the template, or in the frame, has less to say; how much less is learned for each head.
+    """
+
+    def __init__(self, hidden: int, facts: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(hidden)
+        self.facts = nn.Linear(facts, hidden)
+        self.ask = nn.Linear(hidden, 3 * hidden)
+        self.answer = nn.Linear(hidden, hidden)
+        # The set begins by not speaking: a network of single points is the start of training.
+        nn.init.zeros_(self.answer.weight)
+        nn.init.zeros_(self.answer.bias)
+        # Heads that look at 16 to 128 px, on the template and in the frame.
+        self.log_reach = nn.Parameter(torch.log(torch.tensor([16.0, 32.0, 64.0, 128.0]).repeat(2, 1)))
+
+    def forward(self, hidden: Tensor, facts: Tensor, template_px: Tensor, uv_px: Tensor) -> Tensor:
+        """(B, N, H), facts (B, N, F), positions (B, N, 2) -> what the others add, (B, N, H)."""
+        batch, count, width = hidden.shape
+        x = self.norm(hidden) + self.facts(facts)
+        query, key, value = (
+            part.reshape(batch, count, self.heads, -1).transpose(1, 2) for part in self.ask(x).chunk(3, dim=2)
+        )
+        score = query @ key.transpose(2, 3) / (width / self.heads) ** 0.5
+        for place_px, log_reach in ((template_px, self.log_reach[0]), (uv_px, self.log_reach[1])):
+            apart_px = (place_px[:, :, None] - place_px[:, None]).square().sum(dim=3).add(1e-3).sqrt()
+            score = score - apart_px[:, None] * torch.exp(-log_reach)[:, None, None]
+        heard: Tensor = torch.softmax(score, dim=3) @ value
+        added: Tensor = self.answer(heard.transpose(1, 2).reshape(batch, count, width))
+        return added
+
+
 @dataclass(frozen=True, eq=False)
 class PointState:
     """All that is remembered between frames.
 
     Attributes:
-        template: (B, N, 64) descriptors on the template; never changed.
+        template: (B, N, 64) descriptors on the template, as it was turned and scaled to lie over the last frame.
+        template_px: (B, N, 2) where that is on the template; never changed.
         latest: (B, N, 64) appearance where the point was last seen.
         uv_px: (B, N, 2) last estimate.
         velocity_px: (B, N, 2) per frame.
@@ -93,6 +134,7 @@ class PointState:
     """
 
     template: Tensor
+    template_px: Tensor
     latest: Tensor
     uv_px: Tensor
     velocity_px: Tensor
@@ -134,13 +176,13 @@ def describe_points(features: Tensor, uv_px: Tensor) -> Tensor:
     return functional.normalize(sample(features, uv_px), dim=2)
 
 
-def begin(template: Tensor, uv_px: Tensor | None = None) -> PointState:
-    """State of points known by their template descriptors (B, N, 64) only, or also by where they are."""
+def begin(template: Tensor, template_px: Tensor, uv_px: Tensor | None = None) -> PointState:
+    """State of points known by their descriptors (B, N, 64) and places (B, N, 2) on the template only, or also by where they are."""
     known = uv_px is not None
     place = uv_px if uv_px is not None else template.new_zeros((*template.shape[:2], 2))
     flat = template.new_zeros(template.shape[:2])
     full = flat + 1.0 if known else flat
-    return PointState(template, template, place, torch.zeros_like(place), full, full, flat)
+    return PointState(template, template_px, template, place, torch.zeros_like(place), full, full, flat)
 
 
 def channels_last(network: PointNetwork) -> PointNetwork:
@@ -159,6 +201,7 @@ class PointNetwork(nn.Module):
         inputs = 2 * LEVELS * window + 2 * DESCRIPTOR + 7
         self.read = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.recur = nn.GRUCell(hidden, hidden)
+        self.neighbours = Neighbours(hidden, 7)
         self.head = nn.Linear(hidden, 4)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
@@ -243,6 +286,16 @@ class PointNetwork(nn.Module):
                 dim=2,
             )
             hidden = self.recur(self.read(seen.flatten(0, 1)), hidden)
+            went = torch.cat(
+                [
+                    ((uv_px - state.uv_px) / 16.0).clamp(-4.0, 4.0) * known[..., None],
+                    (uv_px - state.template_px) / 64.0,
+                    facts[..., :3],
+                ],
+                dim=2,
+            )
+            heard = self.neighbours(hidden.reshape(batch, count, -1), went, state.template_px, uv_px)
+            hidden = hidden + heard.flatten(0, 1)
             change = self.head(hidden).reshape(batch, count, 4)
             corrected = uv_px + CELL_PX * change[..., :2]
             result.uv_px.append(corrected)
@@ -283,6 +336,7 @@ class PointNetwork(nn.Module):
         place = torch.where((seen | (state.certain <= 0.0))[..., None], uv_px, self.predict(state))
         return PointState(
             state.template,
+            state.template_px,
             torch.where(seen[..., None], appearance, state.latest),
             place,
             velocity,

@@ -32,7 +32,7 @@ MULTIPLE = 16
 ITERATIONS = 3  # refinements per frame, as in training
 ENCODER_FILE, REFINEMENT_FILE = "encoder.onnx", "refinement.onnx"
 WEIGHTS_DIGEST = "weights_sha256"  # entry of the graphs' metadata: which weights they were made of
-STATE = ("template", "latest", "uv_px", "velocity_px", "visible", "certain", "unseen")
+STATE = ("template", "template_px", "latest", "uv_px", "velocity_px", "visible", "certain", "unseen")
 
 
 class OnnxGraphError(RuntimeError):
@@ -127,7 +127,7 @@ def export_graphs(network: PointNetwork, folder: Path, *, iterations: int = ITER
 
 def _example_state(points: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
-    sizes = ((DESCRIPTOR,), (DESCRIPTOR,), (2,), (2,), (), (), ())
+    sizes = ((DESCRIPTOR,), (2,), (DESCRIPTOR,), (2,), (2,), (), (), ())
     return tuple(torch.rand((1, points, *size), generator=generator) for size in sizes)
 
 
@@ -236,10 +236,12 @@ def random_state(points: int, generator: torch.Generator) -> PointState:
         return torch.rand((1, points, *size), generator=generator)
 
     height, width = NETWORK_SIZE
+    place_px = torch.tensor([width, height])
     return PointState(
         unit(),
+        uniform(2) * place_px,
         unit(),
-        uniform(2) * torch.tensor([width, height]),
+        uniform(2) * place_px,
         4.0 * uniform(2) - 2.0,
         uniform(),
         uniform() * (uniform() > 0.2),

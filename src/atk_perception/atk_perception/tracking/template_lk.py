@@ -5,8 +5,7 @@ Per frame:
 1. Pyramidal Lucas-Kanade from the last frame, forward and backward (Bouguet 2001; Kalal, "Forward-backward error",
    ICPR 2010), predicts the points that are in view.
 2. Every point's neighbourhood gives a second opinion: an affine map from the template fitted to the neighbours that
-   have moved with it so far. This *co-motion* is learned online, as a matrix over all pairs of points: an object that
-   is lifted leaves the table's points behind and keeps its own.
+   have moved with it so far (`co_motion.py`).
 3. The point's first appearance, warped by that map, is aligned to the image (see patches.py). It cannot drift, because
    the appearance is never updated.
 4. A point is visible while it correlates with its first appearance and agrees with its neighbourhood. Unseen points
@@ -15,19 +14,18 @@ Per frame:
    and out of shape. The likelihood is the confidence.
 
 A set may be down to a handful of points after selection, too few to support each other. So the tracker adds *helpers*,
-textured points of the template around them, tracked in the same way and not reported.
+textured points of the template around them, tracked in the same way and not reported (`helpers.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
-from atk_perception.local_affine import fit_local_affine, squared_misfit
 from atk_perception.patches import (
     Float,
     PatchBank,
@@ -38,6 +36,8 @@ from atk_perception.patches import (
     sample,
     smooth_pyramid,
 )
+from atk_perception.tracking.co_motion import CoMotion, CoMotionParameters, Placed
+from atk_perception.tracking.helpers import helper_points, place_helpers
 from atk_perception.tracking.protocol import Tracks
 
 FINE = PatchShape(radius=7, level=0)
@@ -61,9 +61,7 @@ class TemplateLkParameters:
         forward_backward_px: largest error of the round trip.
         keep_ncc, regain_ncc: correlation with the first appearance needed to stay and to become visible; a gap
             between them keeps points from flickering.
-        neighbourhood_px: distance on the template at which a neighbour's say has fallen to 0.6.
-        agreement_px: a point farther from where its neighbourhood puts it has slid to a look-alike.
-        comotion_rate: how fast a pair that parts is told apart; it is forgiven ten times slower.
+        co_motion: which points move as one.
         max_points: points and helpers together; above it no helpers are added.
         searches_per_frame: unseen points searched for in one frame; bounds the time per frame.
         search_px: half side of the searched window.
@@ -75,9 +73,7 @@ class TemplateLkParameters:
     forward_backward_px: float = 1.5
     keep_ncc: float = 0.6
     regain_ncc: float = 0.75
-    neighbourhood_px: float = 25.0
-    agreement_px: float = 5.0
-    comotion_rate: float = 0.3
+    co_motion: CoMotionParameters = field(default_factory=CoMotionParameters)
     max_points: int = 96
     searches_per_frame: int = 12
     search_px: int = 14
@@ -89,28 +85,22 @@ class TemplateLkState:
 
     Attributes:
         count: N.
-        template_px: (M, 2) points on the template.
-        between_px: (M, M) distances on the template.
-        near: (M, M) spatial weight of neighbours on the template, 0 on the diagonal.
+        co_motion: the points on the template, and which of them have moved as one.
         bank: first appearances.
         grey: (H, W) uint8, the last frame.
         uv_px: (M, 2); warp: (M, 2, 2) template -> last frame.
         visible: (M,); ncc: (M,).
-        comotion: (M, M) in [0, 1]: how consistently two points have moved as one.
         turn: first point of the next round of searches.
     """
 
     count: int
-    template_px: Float
-    between_px: Float
-    near: Float
+    co_motion: CoMotion
     bank: PatchBank
     grey: NDArray[np.uint8]
     uv_px: Float
     warp: Float
     visible: NDArray[np.bool_]
     ncc: Float
-    comotion: Float
     turn: int
 
 
@@ -128,65 +118,58 @@ class TemplateLkTracker:
         pyramid = smooth_pyramid(grey, LEVELS)
         template_grey = grey_image(template.image_rgb)
         template_pyramid = smooth_pyramid(template_grey, LEVELS)
-        helpers = _helper_points(template_grey, template.uv_px, parameters.max_points - count)
+        helpers = helper_points(template_grey, template.uv_px, parameters.max_points - count)
         template_px = np.concatenate([template.uv_px, helpers]).astype(np.float32)
         total = len(template_px)
         identity = np.tile(np.eye(2, dtype=np.float32), (total, 1, 1))
         bank = make_bank(template_pyramid, template_px, identity, FINE)
 
-        between_px = _between(template_px)
-        near = self._near(between_px)
         seen = matches.confidence >= parameters.start_confidence
         uv_px, warp = template_px.copy(), identity.copy()
         uv_px[:count], warp[:count] = matches.uv_px, matches.warp
         visible = np.zeros(total, np.bool_)
         visible[:count] = seen
-        if seen.any():
-            placed = self._place_helpers(bank, pyramid, template_px, near, matches, seen)
-            uv_px[count:], warp[count:], visible[count:] = placed
+        placed = place_helpers(
+            bank, pyramid, template_px, matches, seen, parameters.co_motion.neighbourhood_px
+        )
+        uv_px[count:], warp[count:] = placed.uv_px, placed.warp
+        visible[count:] = placed.ncc > parameters.regain_ncc
         # The scene's own light and view make a better reference than the template's, where it is known.
         here = make_bank(pyramid, uv_px, warp, FINE)
-        bank = bank.where(visible, here)
-        state = TemplateLkState(
+        return TemplateLkState(
             count=count,
-            template_px=template_px,
-            between_px=between_px,
-            near=near,
-            bank=bank,
+            co_motion=CoMotion.begin(parameters.co_motion, template_px, uv_px, warp, visible),
+            bank=bank.where(visible, here),
             grey=grey,
             uv_px=uv_px,
             warp=warp,
             visible=visible,
             ncc=np.where(visible, 1.0, 0.0).astype(np.float32),
-            comotion=np.ones((total, total), np.float32),
             turn=0,
         )
-        # A pair that has not been seen together is taken to move together until it is seen to part.
-        both = visible[:, None] & visible[None]
-        return replace(state, comotion=np.where(both, self._agreement(state), np.float32(1.0)))
 
     def step(self, state: TemplateLkState, frame_rgb: NDArray[np.uint8]) -> tuple[TemplateLkState, Tracks]:
         """See `Tracker.step`."""
-        parameters = self.parameters
+        parameters, agreement_px = self.parameters, self.parameters.co_motion.agreement_px
         grey = grey_image(frame_rgb)
         pyramid = smooth_pyramid(grey, LEVELS)
         flow_px, flow_ok = self._flow(state, grey)
 
         moved = replace(state, uv_px=np.where(flow_ok[:, None], flow_px, state.uv_px), visible=flow_ok)
-        carried_px, carried_warp, support = self._neighbourhood(moved)
-        supported = support > 0.5
-        off = np.linalg.norm(moved.uv_px - carried_px, axis=1)
-        trust_flow = flow_ok & ~(supported & (off > 2 * parameters.agreement_px))
-        start_px = np.where((trust_flow | ~supported)[:, None], moved.uv_px, carried_px)
-        start_warp = np.where((~flow_ok & supported)[:, None, None], carried_warp, state.warp)
+        carried = _neighbourhood(moved)
+        supported = carried.support > 0.5
+        off = np.linalg.norm(moved.uv_px - carried.uv_px, axis=1)
+        trust_flow = flow_ok & ~(supported & (off > 2 * agreement_px))
+        start_px = np.where((trust_flow | ~supported)[:, None], moved.uv_px, carried.uv_px)
+        start_warp = np.where((~flow_ok & supported)[:, None, None], carried.warp, state.warp)
 
         aligned = align(state.bank, pyramid, start_px, start_warp, iterations=3, affine=True)
-        off = np.linalg.norm(aligned.uv_px - carried_px, axis=1)
-        agrees = ~supported | (off < parameters.agreement_px)
+        off = np.linalg.norm(aligned.uv_px - carried.uv_px, axis=1)
+        agrees = ~supported | (off < agreement_px)
         enough = np.where(state.visible, parameters.keep_ncc, parameters.regain_ncc)
         visible = (aligned.ncc > enough) & agrees & (flow_ok | supported) & _inside(aligned.uv_px, grey)
         # An unseen point rests where its neighbourhood carries it.
-        resting = np.where(supported[:, None], carried_px, state.uv_px)
+        resting = np.where(supported[:, None], carried.uv_px, state.uv_px)
         uv_px = np.where(visible[:, None], aligned.uv_px, resting)
         warp = np.where(visible[:, None, None], aligned.warp, start_warp)
         ncc = np.where(visible, aligned.ncc, 0.0).astype(np.float32)
@@ -194,7 +177,7 @@ class TemplateLkTracker:
         state = replace(state, grey=grey, uv_px=uv_px, warp=warp, visible=visible, ncc=ncc)
         state = self._search(state, pyramid, supported)
         state, confidence = self._judge(state)
-        state = replace(state, comotion=self._learn_comotion(state))
+        state = replace(state, co_motion=state.co_motion.learn(state.uv_px, state.warp, state.visible))
         count = state.count
         return state, Tracks(state.uv_px[:count], state.visible[:count], confidence[:count])
 
@@ -208,57 +191,38 @@ class TemplateLkTracker:
         """See `Tracker.extend`."""
         more = self.start(template, frame_rgb, matches)
         old, new = len(state.uv_px), len(more.uv_px)
-        template_px = np.concatenate([state.template_px, more.template_px])
-        between_px = _between(template_px)
         uv_px, warp = np.concatenate([state.uv_px, more.uv_px]), np.concatenate([state.warp, more.warp])
         visible = np.concatenate([state.visible, more.visible])
         joined = replace(
             state,
-            template_px=template_px,
-            between_px=between_px,
-            near=self._near(between_px),
+            co_motion=state.co_motion.join(more.co_motion, uv_px, warp, visible),
             bank=state.bank.join(more.bank),
             uv_px=uv_px,
             warp=warp,
             visible=visible,
             ncc=np.concatenate([state.ncc, more.ncc]),
-            comotion=np.ones((old + new, old + new), np.float32),
         )
-        # What old and new points have to do with each other is only known from where they are now.
-        both = visible[:, None] & visible[None]
-        comotion = np.where(both, self._agreement(joined), np.float32(1.0))
-        comotion[:old, :old], comotion[old:, old:] = state.comotion, more.comotion
         points = np.concatenate([np.arange(state.count), old + np.arange(more.count)])
         helpers = np.concatenate([np.arange(state.count, old), np.arange(old + more.count, old + new)])
         room = max(0, self.parameters.max_points - len(points))
-        return self._take(replace(joined, comotion=comotion), points, helpers[:room])
+        return self._take(joined, points, helpers[:room])
 
     def _take(
         self, state: TemplateLkState, points: NDArray[np.int_], helpers: NDArray[np.int_]
     ) -> TemplateLkState:
         """Of all M only `points`, which are reported, and `helpers`."""
         index = np.concatenate([points, helpers]).astype(np.int_)
-        pairs = np.ix_(index, index)
         return replace(
             state,
             count=len(points),
-            template_px=state.template_px[index],
-            between_px=state.between_px[pairs],
-            near=state.near[pairs],
+            co_motion=state.co_motion.take(index),
             bank=state.bank.take(index),
             uv_px=state.uv_px[index],
             warp=state.warp[index],
             visible=state.visible[index],
             ncc=state.ncc[index],
-            comotion=state.comotion[pairs],
             turn=0,
         )
-
-    def _near(self, between_px: Float) -> Float:
-        """(M, M) spatial weight of neighbours on the template, 0 on the diagonal."""
-        near = np.exp(-0.5 * (between_px / self.parameters.neighbourhood_px) ** 2).astype(np.float32)
-        np.fill_diagonal(near, 0.0)
-        return np.asarray(near, np.float32)
 
     def _flow(self, state: TemplateLkState, grey: NDArray[np.uint8]) -> tuple[Float, NDArray[np.bool_]]:
         """Lucas-Kanade of the visible points, (M, 2), and whether the way back ends where it began, (M,)."""
@@ -281,40 +245,10 @@ class TemplateLkTracker:
         ok[index[good]] = True
         return flow_px, ok
 
-    def _neighbourhood(self, state: TemplateLkState) -> tuple[Float, Float, Float]:
-        """Where its neighbours put each point: (M, 2) uv_px, (M, 2, 2) warp, (M,) sum of their weights.
-
-        Squared co-motion, so that half-hearted companions have little say; one reweighting by residual removes
-        the ones that are wrong in this very frame.
-        """
-        weight = state.near * state.comotion**2 * state.visible[None, :]
-        placed, warp = fit_local_affine(
-            state.template_px, state.template_px, state.uv_px, weight + 1e-9, state.warp
-        )
-        squared = squared_misfit(state.template_px, placed, warp, state.template_px, state.uv_px)
-        weight = weight / (1.0 + squared / self.parameters.agreement_px**2) ** 2
-        placed, warp = fit_local_affine(
-            state.template_px, state.template_px, state.uv_px, weight + 1e-9, state.warp
-        )
-        return placed, warp, np.asarray(weight.sum(axis=1), np.float32)
-
-    def _agreement(self, state: TemplateLkState) -> Float:
-        """(M, M) in [0, 1]: whether each point lies where each other point's own warp puts it, both ways."""
-        template_px, uv_px = state.template_px, state.uv_px
-        squared = squared_misfit(template_px, uv_px, state.warp, template_px, uv_px)
-        tolerance = self.parameters.agreement_px * (0.5 + state.between_px / 40.0)
-        one_way = np.exp(-0.5 * squared / tolerance**2)
-        return np.asarray(np.sqrt(one_way * one_way.T), np.float32)
-
-    def _learn_comotion(self, state: TemplateLkState) -> Float:
-        both = state.visible[:, None] & state.visible[None]
-        change = self._agreement(state) - state.comotion
-        rate = np.where(change < 0.0, self.parameters.comotion_rate, 0.1 * self.parameters.comotion_rate)
-        return np.asarray(state.comotion + np.where(both, rate * change, 0.0), np.float32)
-
     def _judge(self, state: TemplateLkState) -> tuple[TemplateLkState, Float]:
         """The state without the points that are rather wrong than right, and (M,) confidence, 0 where unseen."""
-        carried_px, _, support = self._neighbourhood(state)
+        carried = _neighbourhood(state)
+        support = carried.support
         area = np.maximum(np.abs(np.linalg.det(state.warp)), 1e-3)
         sure = state.visible & (support > 1.0)
         usual = float(np.median(area[sure])) if sure.any() else 1.0
@@ -323,12 +257,12 @@ class TemplateLkTracker:
             + RIGHT_MISFIT * np.log(1.02 - np.minimum(state.ncc, 1.0))
             + RIGHT_AREA * np.abs(np.log(area / usual))
             + RIGHT_SUPPORT * np.log(support + 0.1)
-            + RIGHT_SHARE * np.log((support + 0.1) / (state.near.sum(axis=1) + 0.1))
+            + RIGHT_SHARE * np.log((support + 0.1) / (state.co_motion.near.sum(axis=1) + 0.1))
         )
         visible = state.visible & (logit > 0.0)
         rejected = state.visible & ~visible & (support > 0.5)
         confidence = np.where(visible, 1.0 / (1.0 + np.exp(-logit)), 0.0).astype(np.float32)
-        uv_px = np.where(rejected[:, None], carried_px, state.uv_px)
+        uv_px = np.where(rejected[:, None], carried.uv_px, state.uv_px)
         return replace(state, visible=visible, uv_px=uv_px, ncc=np.where(visible, state.ncc, 0.0)), confidence
 
     def _search(
@@ -361,7 +295,7 @@ class TemplateLkTracker:
             found_px[row] = state.uv_px[index[row]] + state.warp[index[row]] @ offset
         aligned = align(bank, pyramid, found_px, state.warp[index], iterations=3, affine=True)
         off = np.linalg.norm(aligned.uv_px - state.uv_px[index], axis=1)
-        agrees = ~supported[index] | (off < parameters.agreement_px)
+        agrees = ~supported[index] | (off < parameters.co_motion.agreement_px)
         good = (aligned.ncc > parameters.regain_ncc) & agrees & _inside(aligned.uv_px, state.grey)
         uv_px, warp = state.uv_px.copy(), state.warp.copy()
         visible, ncc = state.visible.copy(), state.ncc.copy()
@@ -372,54 +306,11 @@ class TemplateLkTracker:
         turn = int(index[-1] + 1) % len(state.uv_px)
         return replace(state, uv_px=uv_px, warp=warp, visible=visible, ncc=ncc, turn=turn)
 
-    def _place_helpers(
-        self,
-        bank: PatchBank,
-        pyramid: tuple[Float, ...],
-        template_px: Float,
-        near: Float,
-        matches: Matches,
-        seen: NDArray[np.bool_],
-    ) -> tuple[Float, Float, NDArray[np.bool_]]:
-        """Helpers in the first frame: of the placements their matched neighbours offer, the one that looks right."""
-        count = len(seen)
-        helpers = np.arange(count, len(template_px))
-        weight = near[helpers][:, :count] * seen
-        best_uv = template_px[helpers].copy()
-        best_warp = np.tile(np.eye(2, dtype=np.float32), (len(helpers), 1, 1))
-        best_ncc = np.full(len(helpers), -1.0, np.float32)
-        bank = bank.take(helpers)
-        offers = np.argsort(-weight, axis=1)[:, : min(4, count)]
-        for neighbour in offers.T:
-            warp = matches.warp[neighbour]
-            arm = (template_px[helpers] - template_px[neighbour])[:, :, None]
-            uv_px = matches.uv_px[neighbour] + (warp @ arm)[:, :, 0]
-            aligned = align(bank, pyramid, uv_px, warp, iterations=4, affine=True)
-            usable = np.take_along_axis(weight, neighbour[:, None], axis=1)[:, 0] > 0.0
-            better = usable & (aligned.ncc > best_ncc)
-            best_uv[better], best_warp[better] = aligned.uv_px[better], aligned.warp[better]
-            best_ncc[better] = aligned.ncc[better]
-        return best_uv, best_warp, best_ncc > self.parameters.regain_ncc
 
-
-def _between(points_px: Float) -> Float:
-    """(M, M) distances of points."""
-    return np.asarray(np.linalg.norm(points_px[:, None] - points_px[None], axis=2), np.float32)
+def _neighbourhood(state: TemplateLkState) -> Placed:
+    return state.co_motion.neighbourhood(state.uv_px, state.warp, state.visible)
 
 
 def _inside(uv_px: Float, grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     height, width = grey.shape
     return np.asarray(np.all((uv_px >= 0.0) & (uv_px <= np.array([width - 1, height - 1])), axis=1), np.bool_)
-
-
-def _helper_points(template_grey: NDArray[np.uint8], uv_px: Float, count: int) -> Float:
-    """At most `count` corners of the template near its points, (K, 2), apart from each other and from them."""
-    if count <= 0:
-        return np.zeros((0, 2), np.float32)
-    mask = np.zeros_like(template_grey)
-    for u, v in np.round(uv_px).astype(int):
-        cv2.circle(mask, (int(u), int(v)), 40, 255, -1)
-    for u, v in np.round(uv_px).astype(int):
-        cv2.circle(mask, (int(u), int(v)), 4, 0, -1)
-    corners = cv2.goodFeaturesToTrack(template_grey, count, 0.002, 6.0, mask=mask, blockSize=5)
-    return np.zeros((0, 2), np.float32) if corners is None else np.asarray(corners[:, 0], np.float32)

@@ -1,17 +1,18 @@
 """Train the backbone and the tracker on generated clips, on a CPU or a GPU.
 
     python -m atk_perception.training.generator CLIPS
-    python -m atk_perception.training.train CLIPS OUTPUT --pair-minutes 20 --head-minutes 15 --clip-minutes 30
+    python -m atk_perception.training.train CLIPS OUTPUT
+    python -m atk_perception.training.train CLIPS OUTPUT --pair-steps 1500 --clip-steps 2500      # an hour of a CPU; it learns
 
-Three stages, each with a budget of minutes and a learning rate that falls to nothing by its end:
+Two stages, each with a number of steps and a learning rate that falls to nothing by its end:
 
-- pairs: two frames of a clip; each point must be found among all cells of the other frame (InfoNCE), both ways.
-- heads: the tracker's own parts on the encoder as it is, which is kept: twice as many steps in the same time.
-- clips: everything. In this stage and the one before, the tracker is run as it will be used, frame by frame on its own state. Losses: the posterior's cross entropy,
+- pair: two frames of a clip; each point must be found among all cells of the other frame (InfoNCE), both ways.
+- clip: everything; the tracker is run as it will be used, frame by frame on its own state. Losses: the posterior's cross entropy,
   Huber on every refinement (later ones weigh more), visibility, and whether the estimate is within 8 px.
 
-A checkpoint (OUTPUT/checkpoint.safetensors, with the optimiser's moments, and OUTPUT/checkpoint.json) is written every
-minute; running the same command again goes on from it. OUTPUT/atk.safetensors are the weights alone.
+Every fiftieth clip is kept for checks (the figures beside the progress bar). What is saved as weights is a running mean over the
+last thousand steps or so. A checkpoint (OUTPUT/checkpoint.safetensors, with the optimiser's moments) is written now and then; running the same command again goes on from it, to the same weights on the same
+machine and threads. OUTPUT/atk.safetensors are the weights alone.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
@@ -44,7 +47,13 @@ from atk_perception.learned.network import (
 from atk_perception.learned.weights import save_weights
 from atk_perception.training.clip import Clip, load_clip
 
-STAGES = ("pair", "head", "clip")
+STAGES = ("pair", "clip")
+# Every so manieth clip is for checks, which run on so many batches, once in so many steps.
+HELD_OUT_EVERY = 50
+CHECK_BATCHES, CHECK_STEPS = 12, 1000
+SAVE_S = 120.0
+# The mean over steps weighs them by this power of their age.
+MEAN_DECAY = 0.999
 
 
 @dataclass(frozen=True)
@@ -52,41 +61,45 @@ class TrainingParameters:
     """What a run is made of.
 
     Attributes:
-        pair_minutes, head_minutes, clip_minutes: budgets of the stages.
+        pair_steps, clip_steps: of the stages.
         pair_batch, clip_batch: clips per step.
         clip_frames: frames the tracker is unrolled over.
-        points: per clip.
+        points: per clip, at most; a batch of clips has half, a quarter or all of them.
         iterations: refinements per frame.
-        turned_fraction: share of templates that are turned and scaled.
+        turned_fraction: share of templates that are turned, scaled and stretched.
+        turned_rad, scaled_log, stretched_log: by how much.
         known_start_fraction: share of batches in which the tracker is told where the points are at first.
         teacher_fraction: share of visible points put back to the truth after each frame. A tracker that has not learnt to
-            see yet would otherwise spend every frame searching.
+            see yet would otherwise spend every frame searching. Falls to a quarter of this in the course of the stage.
         crop_width, crop_height: training sees a window of the clip's frames, multiples of 16: more clips per second.
-        pair_learning_rate, head_learning_rate, clip_learning_rate: at the top of the schedule.
+        pair_learning_rate, clip_learning_rate: at the top of the schedule.
         seed: of weights, and of every step's draw.
         threads: of torch.
         device: "cpu" or "cuda".
+        compile: translate the network with torch.compile: a minute or two for each size of sets, then a third faster.
     """
 
-    pair_minutes: float = 20.0
-    head_minutes: float = 15.0
-    clip_minutes: float = 30.0
-    pair_batch: int = 8
-    clip_batch: int = 3
+    pair_steps: int = 5000
+    clip_steps: int = 25000
+    pair_batch: int = 16
+    clip_batch: int = 8
     clip_frames: int = 6
-    points: int = 32
+    points: int = 48
     iterations: int = 3
-    turned_fraction: float = 0.25
+    turned_fraction: float = 0.35
+    turned_rad: float = 0.6
+    scaled_log: float = 0.3
+    stretched_log: float = 0.25
     known_start_fraction: float = 0.6
     teacher_fraction: float = 0.4
     crop_width: int = 224
     crop_height: int = 192
     pair_learning_rate: float = 1.5e-3
-    head_learning_rate: float = 2e-3
-    clip_learning_rate: float = 7e-4
+    clip_learning_rate: float = 8e-4
     seed: int = 0
     threads: int = 2
     device: str = "cpu"
+    compile: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +112,16 @@ class Batch:
 
 
 def draw_clip(
-    clip: Clip, rng: np.random.Generator, frames: Sequence[int], parameters: TrainingParameters
+    clip: Clip, rng: np.random.Generator, frames: Sequence[int], points: int, parameters: TrainingParameters
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
     """The clip's `frames`, the first of them as the template, each a window around one of the points.
 
-    The template is often turned by any angle and scaled, which neither generator does to every object; everything is
-    mirrored and its colours are exchanged at random. Points are drawn among those that the template shows.
+    The template is often turned, scaled and stretched, as far as the template bank leaves it so (see
+    `learned.template_bank`); everything is mirrored and its colours are exchanged at random. Points are drawn among those that
+    the template shows.
+
+    Args:
+        points: how many.
 
     Returns:
         (T, H, W, 3) images, (N, T, 2) positions, (N, T) visible.
@@ -118,8 +135,7 @@ def draw_clip(
     full_size = np.array([clip.video_rgb.shape[2], clip.video_rgb.shape[1]])
 
     turned = rng.random() < parameters.turned_fraction
-    angle, scale = (rng.uniform(-np.pi, np.pi), np.exp(rng.uniform(-0.4, 0.4))) if turned else (0.0, 1.0)
-    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = _turned(rng, parameters) if turned else np.eye(2)
     at = size * rng.uniform(0.2, 0.8, 2)
     T_window = np.column_stack([linear, at - linear @ clip.uv_px[centre, order[0]]])
     if not turned:
@@ -146,8 +162,35 @@ def draw_clip(
         visibles.append(clip.visible[:, frame] & inside)
     uv_px, visible = np.stack(places, axis=1), np.stack(visibles, axis=1)
     candidates = np.flatnonzero(visible[:, 0])
-    chosen = rng.choice(candidates, parameters.points, replace=len(candidates) < parameters.points)
+    chosen = rng.choice(candidates, points, replace=len(candidates) < points)
     return np.stack(images), uv_px[chosen].astype(np.float32), visible[chosen]
+
+
+def _turned(rng: np.random.Generator, parameters: TrainingParameters) -> NDArray[np.float64]:
+    """(2, 2) a turn, a scale and a stretch along any direction, as a face that is seen from another side."""
+
+    def rotation(angle: float) -> NDArray[np.float64]:
+        return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+    along = rotation(rng.uniform(0, np.pi))
+    scale, stretch = np.exp(
+        rng.uniform(-1, 1, 2) * np.array([parameters.scaled_log, 0.5 * parameters.stretched_log])
+    )
+    turn = rotation(parameters.turned_rad * rng.uniform(-1, 1))
+    return np.asarray(scale * turn @ along @ np.diag([stretch, 1.0 / stretch]) @ along.T)
+
+
+def draw_frames(rng: np.random.Generator, length: int, frames: int) -> list[int]:
+    """Frame 0, the template, and `frames` later ones in or against the order of time; now and then some are left out."""
+    most = (length - 2) // max(1, frames - 1)
+    step = int(rng.choice([1, 1, 1, 2, 2, 0]))
+    if step == 0 and length - 1 > frames:
+        order = np.sort(rng.choice(np.arange(1, length), frames, replace=False))
+    else:
+        step = max(1, min(step, most))
+        begin_at = int(rng.integers(1, length - (frames - 1) * step))
+        order = begin_at + step * np.arange(frames)
+    return [0, *(order if rng.random() < 0.7 else order[::-1]).tolist()]
 
 
 def draw_batch(
@@ -155,6 +198,8 @@ def draw_batch(
 ) -> Batch:
     """A random batch of either stage."""
     images, places, visibles = [], [], []
+    # Sets of all sizes: selection tracks hundreds of points, a robot a handful.
+    points = parameters.points if pairs else max(1, parameters.points // int(rng.choice([1, 1, 2, 4])))
     for _ in range(parameters.pair_batch if pairs else parameters.clip_batch):
         clip = load_clip(paths[int(rng.integers(len(paths)))])
         length = len(clip)
@@ -164,10 +209,8 @@ def draw_batch(
             second = int(rng.choice([t for t in range(length) if t != first]))
             frames = [first, second]
         else:
-            begin_at = int(rng.integers(1, length - parameters.clip_frames + 1))
-            order = list(range(begin_at, begin_at + parameters.clip_frames))
-            frames = [0, *(order if rng.random() < 0.7 else order[::-1])]
-        image, place, visible = draw_clip(clip, rng, frames, parameters)
+            frames = draw_frames(rng, length, parameters.clip_frames)
+        image, place, visible = draw_clip(clip, rng, frames, points, parameters)
         images.append(image)
         places.append(place)
         visibles.append(visible)
@@ -218,14 +261,14 @@ def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
 
 def pair_loss(network: PointNetwork, batch: Batch) -> dict[str, Tensor]:
     """InfoNCE over all cells of the other frame, both ways."""
-    features = encode_all(network, batch.frames)
+    features = encode_all(network, batch.frames).unbind(dim=1)
     both = batch.visible[..., 0] & batch.visible[..., 1]
-    shape = (features.shape[3], features.shape[4])
+    shape = (features[0].shape[2], features[0].shape[3])
     scale = torch.exp(network.log_scale_template)
     losses, found = [], []
     for a, b in ((0, 1), (1, 0)):
-        query = describe_points(features[:, a], batch.uv_px[:, :, a])
-        logits = scale * network.similarity(features[:, b], query)
+        query = describe_points(features[a], batch.uv_px[:, :, a])
+        logits = scale * network.similarity(features[b], query)
         losses.append(cell_loss(functional.log_softmax(logits, dim=2), batch.uv_px[:, :, b], both, shape))
         best = logits.detach().argmax(dim=2)
         place = CELL_PX * torch.stack([best % shape[1], best // shape[1]], dim=2)
@@ -234,21 +277,31 @@ def pair_loss(network: PointNetwork, batch: Batch) -> dict[str, Tensor]:
 
 
 def clip_loss(
-    network: PointNetwork, batch: Batch, parameters: TrainingParameters, know_start: bool
+    network: PointNetwork,
+    batch: Batch,
+    parameters: TrainingParameters,
+    know_start: bool,
+    teacher_fraction: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The tracker run over a clip; frame 0 is the template. `know_start`: it is told where the points are in frame 1."""
-    features = encode_all(network, batch.frames)
-    shape = (features.shape[3], features.shape[4])
-    template = describe_points(features[:, 0], batch.uv_px[:, :, 0])
+    """The tracker run over a clip; frame 0 is the template.
+
+    Args:
+        know_start: it is told where the points are in frame 1.
+        teacher_fraction: of the points are put back to the truth after each frame.
+    """
+    # Unbound at once: a slice each would fill as many gradients of the whole with zeros.
+    features = encode_all(network, batch.frames).unbind(dim=1)
+    shape = (features[0].shape[2], features[0].shape[3])
+    template = describe_points(features[0], batch.uv_px[:, :, 0])
     # A matcher told it, a pixel or two off.
     start = batch.uv_px[:, :, 1] + 1.5 * torch.randn_like(batch.uv_px[:, :, 1]) if know_start else None
-    state = begin(template, start)
+    state = begin(template, batch.uv_px[:, :, 0], start)
     terms: dict[str, list[Tensor]] = {
         name: [] for name in ("cell", "template", "huber", "visible", "certain", "px4", "oa")
     }
     scale = torch.exp(network.log_scale_template)
     for t in range(1, batch.frames.shape[1]):
-        frame, truth, visible = features[:, t], batch.uv_px[:, :, t], batch.visible[:, :, t]
+        frame, truth, visible = features[t], batch.uv_px[:, :, t], batch.visible[:, :, t]
         estimate = network.estimate(frame, state, parameters.iterations)
         terms["cell"].append(cell_loss(estimate.log_posterior, truth, visible, shape))
         alone = functional.log_softmax(scale * network.similarity(frame, template), dim=2)
@@ -275,9 +328,7 @@ def clip_loss(
             )
         terms["px4"].append(mean_over(close, visible))
         state = network.advance(frame, state, estimate)
-        state = put_back(
-            frame, state, truth, visible & (torch.rand_like(truth[..., 0]) < parameters.teacher_fraction)
-        )
+        state = put_back(frame, state, truth, visible & (torch.rand_like(truth[..., 0]) < teacher_fraction))
         said = torch.sigmoid(estimate.visible_logit[-1]) * torch.sigmoid(estimate.certain_logit[-1]) > 0.5
         terms["oa"].append((said == visible).float().mean())
     mean = {name: torch.stack(values).mean() for name, values in terms.items()}
@@ -306,16 +357,22 @@ def put_back(features: Tensor, state: PointState, uv_px: Tensor, chosen: Tensor)
 
 @dataclass
 class Progress:
-    """Where a run is: (stage minutes spent, steps, running means of the terms)."""
+    """Where a run is.
 
-    pair_minutes: float = 0.0
-    head_minutes: float = 0.0
-    clip_minutes: float = 0.0
-    step: int = 0
+    Attributes:
+        pair_step, clip_step: done in either stage.
+        means: running means of the terms of the loss.
+        checks: figures on held-out clips, by stage and step.
+    """
+
+    pair_step: int = 0
+    clip_step: int = 0
+    means: dict[str, float] = field(default_factory=dict)
+    checks: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Trainer:
-    """Network, optimiser and progress, saved and resumed together."""
+    """Network, its mean over steps, optimiser and progress, saved and resumed together."""
 
     def __init__(self, output: Path, parameters: TrainingParameters) -> None:
         self.output, self.parameters = output, parameters
@@ -323,40 +380,53 @@ class Trainer:
         if parameters.device == "cpu":
             torch.set_num_threads(parameters.threads)
         self.network = channels_last(PointNetwork().to(parameters.device))
+        self.mean = channels_last(PointNetwork().to(parameters.device)).requires_grad_(False)
+        self.mean.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=1e-3, weight_decay=1e-4, betas=(0.9, 0.98)
         )
+        if parameters.compile:
+            for name in ("encode", "estimate"):
+                setattr(self.network, name, torch.compile(getattr(self.network, name), dynamic=False))
         self.progress = Progress()
-        self.means: dict[str, float] = {}
-        if (output / "checkpoint.json").exists():
+        if (output / "checkpoint.safetensors").exists():
             self._resume()
 
     def save(self) -> None:
         """Checkpoint and weights; each file appears whole or not at all."""
         self.output.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"network.{k}": v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()
+            f"{which}.{k}": v.detach().cpu().contiguous()
+            for which, network in (("network", self.network), ("mean", self.mean))
+            for k, v in network.state_dict().items()
         }
         for name, parameter in self.network.named_parameters():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{key}.{name}"] = value.detach().cpu().contiguous()
-        save_file(tensors, self.output / "checkpoint.partial")
-        (self.output / "checkpoint.partial").replace(self.output / "checkpoint.safetensors")
         about = {
-            "format_version": 1,
-            "parameters": asdict(self.parameters),
-            "progress": asdict(self.progress),
-            "means": self.means,
+            "format_version": "2",
+            "parameters": json.dumps(asdict(self.parameters)),
+            "progress": json.dumps(asdict(self.progress)),
         }
-        (self.output / "checkpoint.json").write_text(json.dumps(about, indent=2))
-        save_weights(self.output / "atk.safetensors", self.network)
+        # One file, so that a kill never leaves weights of one step beside the progress of another.
+        save_file(tensors, self.output / "checkpoint.partial", about)
+        (self.output / "checkpoint.partial").replace(self.output / "checkpoint.safetensors")
+        save_weights(self.output / "atk.safetensors", self.mean)
 
     def _resume(self) -> None:
-        about = json.loads((self.output / "checkpoint.json").read_text())
-        tensors = load_file(self.output / "checkpoint.safetensors", device=self.parameters.device)
-        self.network.load_state_dict(
-            {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-        )
+        path = self.output / "checkpoint.safetensors"
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+        if about.get("format_version") != "2":
+            raise ValueError(
+                f"{path} is of format version {about.get('format_version')}, this code reads 2; "
+                "give another output folder"
+            )
+        tensors = load_file(path, device=self.parameters.device)
+        for which, network in (("network", self.network), ("mean", self.mean)):
+            network.load_state_dict(
+                {k.removeprefix(f"{which}."): v for k, v in tensors.items() if k.startswith(f"{which}.")}
+            )
         for name, parameter in self.network.named_parameters():
             stored = {
                 key: tensors[f"optimiser.{key}.{name}"].cpu()
@@ -367,72 +437,98 @@ class Trainer:
             }
             if stored:
                 self.optimiser.state[parameter] = stored
-        self.progress = Progress(**about["progress"])
-        self.means = about["means"]
+        self.progress = Progress(**json.loads(about["progress"]))
 
     def run(self, clips: Path) -> None:
-        """All stages, from where they are to the end of their budgets.
+        """All stages, from where they are to their ends.
 
         Raises:
             ValueError: no clips.
         """
+        paths = clip_files(clips)
+        held_out = paths[::HELD_OUT_EVERY]
+        learnt = [path for path in paths if path not in set(held_out)] or held_out
         for stage in STAGES:
-            self.network.encoder.requires_grad_(stage != "head")
-            self._stage(clips, stage)
+            self._stage(stage, learnt, held_out)
         self.save()
 
-    def _stage(self, clips: Path, stage: str) -> None:
+    def _loss(
+        self, network: PointNetwork, stage: str, batch: Batch, step: int, seed: int
+    ) -> dict[str, Tensor]:
+        """The terms of a step; what is drawn on the way depends on `seed` alone."""
+        parameters = self.parameters
+        if stage == "pair":
+            return pair_loss(network, batch)
+        torch.manual_seed(seed)
+        know_start = bool(torch.rand(()) < parameters.known_start_fraction)
+        share = 1.0 - 0.75 * step / max(1, parameters.clip_steps)
+        return clip_loss(network, batch, parameters, know_start, share * parameters.teacher_fraction)
+
+    def _draw(self, stage: str, paths: Sequence[Path], step: int) -> Batch:
+        rng = np.random.default_rng([self.parameters.seed, STAGES.index(stage), step])
+        return draw_batch(paths, rng, self.parameters, pairs=stage == "pair")
+
+    def _stage(
+        self, stage: str, paths: Sequence[Path], held_out: Sequence[Path], until: int | None = None
+    ) -> None:
         parameters, progress = self.parameters, self.progress
-        key, pairs = f"{stage}_minutes", stage == "pair"
-        budget_minutes: float = getattr(parameters, key)
+        steps: int = getattr(parameters, f"{stage}_steps")
         top: float = getattr(parameters, f"{stage}_learning_rate")
-        spent, saved, started, paths = (
-            getattr(progress, key),
-            time.monotonic(),
-            time.monotonic(),
-            clip_files(clips),
-        )
-        bar = tqdm(
-            total=round(budget_minutes * 60),
-            initial=round(spent * 60),
-            unit="s",
-            desc=key,
-            dynamic_ncols=True,
-        )
-        while spent < budget_minutes:
-            share = spent / budget_minutes
-            for group in self.optimiser.param_groups:
-                group["lr"] = top * min(1.0, share / 0.03 + 0.02) * 0.5 * (1.0 + np.cos(np.pi * share))
-            rng = np.random.default_rng([parameters.seed, progress.step])
-            batch = draw_batch(paths, rng, parameters, pairs=pairs)
-            terms = (
-                pair_loss(self.network, batch)
-                if pairs
-                else clip_loss(
-                    self.network, batch, parameters, bool(rng.random() < parameters.known_start_fraction)
-                )
-            )
-            self.optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(terms["loss"])
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            self.optimiser.step()
-            progress.step += 1
-            for name, value in terms.items():
-                self.means[name] = 0.98 * self.means.get(name, float(value.detach())) + 0.02 * float(
-                    value.detach()
-                )
-            now = time.monotonic()
-            spent, started = spent + (now - started) / 60, now
-            setattr(progress, key, spent)
-            bar.update(round(spent * 60) - bar.n)
-            if now - saved > 60.0:
-                bar.set_postfix_str(
-                    " ".join(f"{k}={v:.3f}" for k, v in self.means.items()) + f" step={progress.step}"
-                )
-                self.save()
-                # Clips may still be generated while training runs.
-                saved, paths = now, clip_files(clips)
+        first: int = getattr(progress, f"{stage}_step")
+        saved = time.monotonic()
+        bar = tqdm(total=steps, initial=first, unit="step", desc=stage, dynamic_ncols=True)
+        with ThreadPoolExecutor(1) as ahead:
+            drawn = ahead.submit(self._draw, stage, paths, first)
+            for step in range(first, steps if until is None else until):
+                batch = drawn.result()
+                drawn = ahead.submit(self._draw, stage, paths, step + 1)
+                share = step / steps
+                for group in self.optimiser.param_groups:
+                    group["lr"] = top * min(1.0, share / 0.03 + 0.02) * 0.5 * (1.0 + np.cos(np.pi * share))
+                terms = self._loss(self.network, stage, batch, step, parameters.seed * steps + step)
+                self.optimiser.zero_grad(set_to_none=True)
+                torch.autograd.backward(terms["loss"])
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+                self.optimiser.step()
+                self._take_mean(stage, step)
+                for name, value in terms.items():
+                    before = progress.means.get(name, float(value.detach()))
+                    progress.means[name] = 0.98 * before + 0.02 * float(value.detach())
+                setattr(progress, f"{stage}_step", step + 1)
+                bar.update()
+                if (step + 1) % CHECK_STEPS == 0 or step + 1 == steps:
+                    self._check(stage, step + 1, held_out)
+                if time.monotonic() - saved > SAVE_S:
+                    bar.set_postfix_str(" ".join(f"{k}={v:.3f}" for k, v in progress.means.items()))
+                    self.save()
+                    saved = time.monotonic()
         bar.close()
+
+    @torch.no_grad()
+    def _take_mean(self, stage: str, step: int) -> None:
+        # A short mean at first, which forgets the random beginning.
+        done = step + (self.parameters.pair_steps if stage == "clip" else 0)
+        decay = min(MEAN_DECAY, (1.0 + done) / (10.0 + done))
+        for mean, value in zip(self.mean.parameters(), self.network.parameters(), strict=True):
+            mean.lerp_(value, 1.0 - decay)
+
+    @torch.no_grad()
+    def _check(self, stage: str, step: int, held_out: Sequence[Path]) -> None:
+        """Figures of the mean network on the same held-out batches every time, without a teacher."""
+        found: dict[str, list[float]] = {}
+        for number in range(CHECK_BATCHES):
+            rng = np.random.default_rng([7, number])
+            batch = draw_batch(held_out, rng, self.parameters, pairs=stage == "pair")
+            if stage == "pair":
+                terms = pair_loss(self.mean, batch)
+            else:
+                torch.manual_seed(number)
+                terms = clip_loss(self.mean, batch, self.parameters, know_start=number % 2 == 0)
+            for name, value in terms.items():
+                found.setdefault(name, []).append(float(value))
+        check = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
+        self.progress.checks[f"{stage} {step}"] = check
+        tqdm.write(f"{stage} {step}: " + " ".join(f"{k}={v:.3f}" for k, v in check.items()))
 
 
 def clip_files(folder: Path) -> list[Path]:
@@ -458,7 +554,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("output", type=Path, help="folder of checkpoints; resumed if there is one")
     defaults = TrainingParameters()
     for name, value in asdict(defaults).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=value)
+        else:
+            parser.add_argument(option, type=type(value), default=value)
     options = vars(parser.parse_args(arguments))
     clips, output = options.pop("clips"), options.pop("output")
     Trainer(output, TrainingParameters(**options)).run(clips)
