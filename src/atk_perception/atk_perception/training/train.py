@@ -205,7 +205,8 @@ def draw_batch(
         length = len(clip)
         if pairs:
             # Frame 0 may be another scene; other pairs are the same scene some time later.
-            first = 0 if rng.random() < 0.6 else int(rng.integers(length))
+            shown = np.flatnonzero(clip.visible.any(axis=0))
+            first = 0 if rng.random() < 0.6 else int(rng.choice(shown))
             second = int(rng.choice([t for t in range(length) if t != first]))
             frames = [first, second]
         else:
