@@ -3,6 +3,7 @@
     python -m atk_policy.bench_selection runs/sushi/demonstrations runs/clock_button/demonstrations --output runs/bench_selection
     python -m atk_policy.bench_selection ... --ablation        # penalty, gates, failures, merging: one change at a time
     python -m atk_policy.bench_selection ... --strategies random textured tracked    # of the candidates, each tracked anew
+    python -m atk_policy.bench_selection ... --stages 2 3      # would other points in each stage of the task do better?
 
 Each argument is a folder of bags, one task. Tracks are made once and cached in OUTPUT. The automatic selection runs with
 several seeds: other weights, batches, folds and held-out demonstrations; with --resample other candidates and their tracks
@@ -18,6 +19,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ from atk_policy.selection import (
     propose_candidates,
     trackable_candidates,
 )
+from atk_policy.stages import compare_stages, learn_stages
 
 USER_ERRORS = (
     BackendError,
@@ -296,6 +299,75 @@ def compare_strategies(
     return rows
 
 
+def with_stages(
+    folder: Path,
+    output: Path,
+    config: SelectionConfig,
+    counts: Sequence[int],
+    seeds: int,
+    workers: int,
+    say: Say,
+) -> list[dict[str, Any]]:
+    """One row per number of stages and seed of one task: one set against sets that differ by stage (stages.py)."""
+    task = Task.load(folder, output, config, workers, say)
+    rows = []
+    for seed in range(seeds):
+        changed = config.model_copy(update={"seed": seed})
+        found = choose_set(task.demonstrations, task.candidates, changed)
+        training = TrainingData.of([task.demonstrations[i] for i in found.training], found.trackable)
+        for count in counts:
+            compared = compare_stages(
+                training,
+                found.choice.path,
+                found.choice.knee,
+                found.choice.parts,
+                learn_stages(training.robot, count, seed),
+                config.choice.tolerance,
+                partial(_errors, task=task, trackable=found.trackable, config=config, seed=seed),
+            )
+            rows.append(
+                {
+                    "task": task.name,
+                    "stages": count,
+                    "seed": seed,
+                    "one_set": round(compared.one, 4),
+                    "points": round(compared.in_use[0], 1),
+                    "fewer_error": round(compared.fewer, 4),
+                    "fewer_points": round(compared.in_use[1], 1),
+                    "smaller_whole_set": round(compared.smaller, 4),
+                    "more_error": round(compared.more, 4),
+                    "more_points": round(compared.in_use[2], 1),
+                }
+            )
+            say(f"{task.name}, {count} stages, seed {seed}: {rows[-1]}")
+    return rows
+
+
+def _errors(
+    data: TrainingData,
+    sets: list[list[int]],
+    task: Task,
+    trackable: np.ndarray,
+    config: SelectionConfig,
+    seed: int,
+) -> np.ndarray:
+    """Held-out errors of sets of copies of the trackable candidates (stages.py), under imitated failures."""
+    template_px = task.candidates.uv_px[trackable]
+    copies = data.uv_px.shape[1] // len(template_px)
+    rows = np.zeros((len(sets), copies * len(template_px)), np.bool_)
+    for row, indices in zip(rows, sets, strict=True):
+        row[indices] = True
+    return errors_of_sets(
+        data,
+        rows,
+        np.tile(template_px, (copies, 1)),
+        config.selector,
+        AugmentationConfig(),
+        config.choice.measure,
+        seed=seed,
+    )
+
+
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """A table of rows with the same entries."""
     names = list(rows[0])
@@ -312,7 +384,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="+", type=Path, help="a folder of bags for each task")
     parser.add_argument("--output", type=Path, required=True, help="folder of tracks and tables")
     parser.add_argument(
-        "--seeds", type=int, help="independent selections (default: 5; ablation, strategies: 3)"
+        "--seeds", type=int, help="independent selections (default: 5; ablation, strategies, stages: 3)"
     )
     parser.add_argument(
         "--alphas",
@@ -329,6 +401,13 @@ def main() -> None:
     )
     parser.add_argument(
         "--strategies", nargs="+", choices=list(STRATEGIES), help="compare ways to propose candidates"
+    )
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="compare one set with one for each of N learned stages",
     )
     parser.add_argument("--config", type=Path, help="settings (YAML) that differ from the defaults")
     parser.add_argument("--workers", type=int, default=2, help="processes that track (default: %(default)s)")
@@ -357,6 +436,15 @@ def main() -> None:
                 )
             ]
             name, figures = "strategies", json.dumps(rows)
+        elif args.stages:
+            rows = [
+                row
+                for folder in args.tasks
+                for row in with_stages(
+                    folder, args.output, config, args.stages, args.seeds or 3, args.workers, say
+                )
+            ]
+            name, figures = "stages", json.dumps(rows)
         else:
             found = {
                 task_name(folder): benchmark(

@@ -18,6 +18,7 @@ batched over clips: B clips of N points.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -237,15 +238,17 @@ class PointNetwork(nn.Module):
         v = CELL_PX * torch.arange(height, device=state.uv_px.device, dtype=torch.float32)
         expected = self.predict(state)
         spread = torch.exp(self.log_width) * (1.0 + torch.exp(self.log_growth) * state.unseen)
-        # A Gaussian on the grid is the product of one along u and one along v.
-        along_u = -0.5 * ((u - expected[..., :1]) / spread[..., None]) ** 2
-        along_v = -0.5 * ((v - expected[..., 1:]) / spread[..., None]) ** 2
-        near = (along_v[..., :, None] + along_u[..., None, :]).flatten(2)
-        near = near + (2.0 * torch.log(CELL_PX / spread) - 1.8379)[..., None]
         belief = self.belief[0] * torch.logit(state.certain.clamp(0.01, 0.99)) + self.belief[1]
         belief = belief - functional.softplus(self.belief[2]) * state.unseen
-        anywhere = functional.logsigmoid(-belief) - torch.log(torch.tensor(float(height * width)))
-        mixed = torch.logaddexp(functional.logsigmoid(belief)[..., None] + near, anywhere[..., None])
+        # A Gaussian on the grid is the product of one along u and one along v, so that no exponential is taken per cell.
+        along_u = torch.exp(-0.5 * ((u - expected[..., :1]) / spread[..., None]) ** 2)
+        along_v = torch.exp(-0.5 * ((v - expected[..., 1:]) / spread[..., None]) ** 2)
+        near = torch.sigmoid(belief) * (CELL_PX / spread) ** 2 / (2.0 * math.pi)
+        anywhere = torch.sigmoid(-belief) / (height * width)
+        along_u = near[..., None] * along_u
+        mixed = torch.log(along_v[..., :, None] * along_u[..., None, :] + anywhere[..., None, None]).flatten(
+            2
+        )
         # Certainty 0 means that there is no previous frame at all.
         return torch.where(state.certain[..., None] > 0.0, mixed, torch.zeros_like(mixed))
 
@@ -264,12 +267,18 @@ class PointNetwork(nn.Module):
         peak, cell = log_posterior.detach().max(dim=2)
         start = CELL_PX * torch.stack([cell % width, cell // width], dim=2).float()
 
-        cosines = torch.stack([cosine_template, cosine_latest], dim=2).reshape(
-            batch * count, 2, height, width
-        )
-        levels = [cosines]
+        levels = [torch.stack([cosine_template, cosine_latest], dim=2)]
+        coarser = features
         for _ in range(LEVELS - 1):
-            levels.append(functional.avg_pool2d(levels[-1], 2))
+            # Similarity is linear: of pooled features it is the pooled similarity, and cheaper.
+            coarser = functional.avg_pool2d(coarser, 2)
+            levels.append(
+                torch.stack([self.similarity(coarser, of) for of in (state.template, state.latest)], dim=2)
+            )
+        levels = [
+            level.reshape(batch * count, 2, height >> number, width >> number)
+            for number, level in enumerate(levels)
+        ]
         known = (state.certain > 0.0).float()
         moved = ((start - self.predict(state)) / 16.0).clamp(-2.0, 2.0) * known[..., None]
         facts = torch.stack(
