@@ -8,7 +8,7 @@ ifeq ($(QUICK),1)
   DEMO_SIZE := --demonstrations 20 --episodes 5 --selection src/atk_sim/config/quick_selection.yaml
 endif
 
-.PHONY: help setup demo test expert benchmark benchmark-check bench faults bench-perception bench-policy bench-selection lint clean
+.PHONY: help setup demo test expert benchmark benchmark-check bench faults bench-perception bench-transfer bench-policy bench-selection lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ faults: setup  ## every fault that a robot may meet, injected in motion: limits,
 
 bench-perception: setup  ## trackers and matchers side by side (DATA=FOLDER: your own labelled video)
 	@$(ENV) python -m atk_perception.bench_perception --output runs/bench_perception $(if $(DATA),--data $(DATA)) $(if $(filter 1,$(QUICK)),--quick)
+
+bench-transfer: setup  ## the tasks' objects found in new scenes, against exact truth (ARGS="--follow" tracks them as well)
+	@$(ENV) python -m atk_sim.bench_transfer $(ARGS)
 
 bench-policy: setup  ## policy classes and encoders side by side: inference, training, held-out error (DATA=BAGS RUN=RUN_FOLDER: on yours)
 	@$(ENV) python -m atk_policy.bench_policy --output runs/bench_policy $(if $(DATA),--demonstrations $(DATA) --run-folder $(RUN)) $(if $(filter 1,$(QUICK)),--steps 200)

@@ -25,6 +25,7 @@ setup(
     entry_points={
         "console_scripts": [
             "sim_robot_node = atk_sim.sim_robot_node:main",
+            "bench_transfer = atk_sim.bench_transfer:main",
             "benchmark = atk_sim.benchmark:main",
             "benchmark_check = atk_sim.benchmark_check:main",
             "benchmark_report = atk_sim.benchmark_report:main",

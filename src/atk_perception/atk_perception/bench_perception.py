@@ -6,6 +6,8 @@ What is not installed here is named on standard error and in the table, with the
 run atk_perception get_weights`, folder ATK_WEIGHTS), some a package (requirements/backends.txt). Without a GPU leave the slow
 ones out: `--trackers template_lk atk --matchers sift atk`.
 
+`--endurance 30` tracks a still scene for so many minutes of video instead, and reports drift and growth of memory.
+
 Writes table.md, metrics.json, curves and contact sheets to the output folder. The last line on standard output is a
 JSON object: {"tracking": {BACKEND: {CLASS: {"delta_avg", "oa", "aj"}}}, "transfer": {BACKEND: {"pck8", "confident_wrong",
 "ms_256"}}, "ms_p95_32": {BACKEND: ms}}. Metrics: `evaluation.tap_vid`; sequences: `evaluation.held_out`; labels of real
@@ -18,6 +20,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +29,7 @@ from tqdm import tqdm
 
 from atk_perception.correspondence.protocol import Matches
 from atk_perception.evaluation import held_out
+from atk_perception.evaluation.endurance import endurance
 from atk_perception.evaluation.labelled_video import read_folder
 from atk_perception.evaluation.report import (
     MatcherResult,
@@ -164,6 +168,21 @@ def bench_transfer(
     return results
 
 
+def bench_endurance(names: Sequence[str], minutes: float, output: Path) -> dict[str, dict[str, float]]:
+    """Drift and growth of memory of every installed tracker on a still scene."""
+    results = {}
+    for name, tracker in installed(TRACKERS, names, {}).items():
+        with tqdm(total=100, desc=f"{name}, {minutes:g} min", unit="%", file=sys.stderr) as bar:
+
+            def report(share: float, bar: Any = bar) -> None:
+                bar.update(round(100 * share) - bar.n)
+
+            found = endurance(tracker, minutes, memory_mib, report)
+        results[name] = {key: round(value, 3) for key, value in asdict(found).items()}
+    (output / "endurance.json").write_text(json.dumps({"format_version": 1, **results}, indent=2) + "\n")
+    return results
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -183,6 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a look: one sequence of 40 frames a class, 10 scenes"
     )
+    parser.add_argument(
+        "--endurance",
+        type=float,
+        metavar="MINUTES",
+        help="of video of a still scene: drift and growth of memory",
+    )
     options = parser.parse_args(arguments)
     per_class, length, pairs = (
         (1, 40, min(10, options.pairs))
@@ -190,6 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else (options.sequences, options.frames, options.pairs)
     )
     options.output.mkdir(parents=True, exist_ok=True)
+    if options.endurance:
+        print(json.dumps(bench_endurance(options.trackers, options.endurance, options.output)), flush=True)
+        return
     timed_frames = 30 if options.quick else 100
     no_trackers: dict[str, str] = {}
     no_matchers: dict[str, str] = {}

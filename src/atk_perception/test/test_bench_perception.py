@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from atk_perception.bench_perception import main
+from atk_perception.correspondence.protocol import Matches, Template
+from atk_perception.evaluation.endurance import endurance
 from atk_perception.evaluation.labelled_video import read_folder, read_labels
 from atk_perception.evaluation.run import track_clip
 from atk_perception.tracking.lucas_kanade import LucasKanadeTracker
+from atk_perception.tracking.protocol import Tracks
 from atk_perception.training.clip import Clip, save_clip
 from atk_perception.training.photometry import PhotometricStrength
 from atk_perception.training.planar import PlanarClass, planar_clip
@@ -114,3 +117,37 @@ def test_labels_that_do_not_fit_the_video_are_refused(labels: Path) -> None:
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected NAME\.npz"):
         read_folder(tmp_path)
+
+
+def test_endurance_tells_drift_and_growth_from_a_tracker_that_holds_still_and_one_that_does_not() -> None:
+    class Still:
+        """Says where the points began; or, with a drift, a little farther to the right in every frame."""
+
+        def __init__(self, drift_px: float) -> None:
+            self.drift_px = drift_px
+
+        def start(self, template: Template, frame_rgb: np.ndarray, matches: Matches) -> np.ndarray:
+            return matches.uv_px
+
+        def step(self, state: np.ndarray, frame_rgb: np.ndarray) -> tuple[np.ndarray, Tracks]:
+            moved = state + np.array([self.drift_px, 0.0], np.float32)
+            count = len(state)
+            return moved, Tracks(moved, np.ones(count, np.bool_), np.ones(count, np.float32))
+
+    memory = iter([100.0, 103.5, 100.0, 100.0])
+    still = endurance(Still(0.0), 0.02, lambda: next(memory), points=5)
+    assert (still.frames, still.drift_px, still.visible, still.growth_mib) == (36, 0.0, 1.0, 3.5)
+    drifting = endurance(Still(0.1), 0.02, lambda: next(memory), points=5)
+    assert drifting.drift_px == pytest.approx(3.6, abs=1e-3)
+
+
+def test_endurance_from_the_command_line_is_one_json_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["--endurance", "0.02", "--trackers", "template_lk", "--output", str(tmp_path)])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(result) == {"template_lk"}
+    assert result["template_lk"]["frames"] == 36
+    assert result["template_lk"]["drift_px"] < 0.5
+    assert result["template_lk"]["visible"] > 0.8
+    assert json.loads((tmp_path / "endurance.json").read_text())["format_version"] == 1

@@ -37,6 +37,8 @@ TABLE_HALF_M = (0.55, 0.75, 0.02)
 TABLE_CENTRE_M = (0.45, 0.0, -0.02)
 DISTRACTOR_COUNT = (3, 6)
 # Where distractors may stand, (x, y) of two corners [m], unless the task says otherwise (`protocol.Furnished`).
+# What is behind every scene, and is exchanged by `RB`.
+TABLE, WALL = "table", "wall"
 DISTRACTOR_AREA_M = ((0.30, -0.32), (0.64, 0.36))
 
 # At severity 1.
@@ -103,10 +105,10 @@ def add_background(spec: mujoco.MjSpec, disturbance: Disturbance, seed: int) -> 
         rng = stream(seed, "background")
         table_texture = _mixed(table_texture, textures.random_surface(rng), amount)
         wall_texture = _mixed(wall_texture, textures.random_surface(rng), amount)
-    table = spec.worldbody.add_body(name="table", pos=TABLE_CENTRE_M)
+    table = spec.worldbody.add_body(name=TABLE, pos=TABLE_CENTRE_M)
     material = add_textured_material(spec, "table", table_texture, specular=0.05, shininess=0.1)
     table.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=TABLE_HALF_M, material=material, **SCENE_CONTACT)
-    wall = spec.worldbody.add_body(name="wall", pos=(-0.6, 0, 0.4))
+    wall = spec.worldbody.add_body(name=WALL, pos=(-0.6, 0, 0.4))
     material = add_textured_material(spec, "wall", wall_texture, specular=0.0, shininess=0.0)
     wall.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.02, 2.5, 1.6), material=material, contype=0, conaffinity=0
