@@ -42,7 +42,7 @@ from atk_perception.evaluation.report import (
     transfer_sheet,
 )
 from atk_perception.evaluation.run import track_clip, tracking_ms, transfer_errors, transfer_ms
-from atk_perception.evaluation.tap_vid import tracking_score, transfer_score
+from atk_perception.evaluation.tap_vid import claims, tracking_score, transfer_score
 from atk_perception.public_models import BackendError
 from atk_perception.registry import MATCHERS, TRACKERS, Backend
 from atk_perception.tracking.protocol import Tracker
@@ -114,10 +114,11 @@ def bench_tracking(
         tracks = {}
         for name, tracker in trackers.items():
             before_mib = memory_mib()
-            uv_px, visible, judged = track_clip(tracker, clip)
+            found = track_clip(tracker, clip)
             results[name].memory_mib += max(0.0, memory_mib() - before_mib)
-            results[name].scores.setdefault(kind, []).append(tracking_score(clip, uv_px, visible, judged))
-            tracks[name] = (uv_px, visible)
+            results[name].scores.setdefault(kind, []).append(tracking_score(clip, found))
+            results[name].claims.append(claims(clip, found))
+            tracks[name] = (found.uv_px, found.visible)
         contact_sheet(
             output / f"tracks_{label}.png",
             clip,
@@ -227,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     matchers = bench_transfer(options.matchers, pairs, options.output, no_matchers)
     if trackers:
         plot_delta(options.output / "delta.png", trackers)
-    plot_reliability(options.output / "reliability.png", matchers)
+    plot_reliability(options.output / "reliability.png", trackers, matchers)
     text, result = table(trackers, matchers, no_trackers, no_matchers), summary(trackers, matchers)
     (options.output / "table.md").write_text(text)
     (options.output / "metrics.json").write_text(json.dumps({"format_version": 1, **result}, indent=2) + "\n")

@@ -81,7 +81,7 @@ def test_sparse_labels_leave_the_other_frames_unjudged(labels: Path) -> None:
     clip = read_folder(labels)["second"]
     hidden = ~clip.visible[:, 2] & clip.labelled[:, 2]
     assert not (clip.labelled[:, 2] & ~hidden).any()
-    _, _, judged = track_clip(LucasKanadeTracker(), clip)
+    judged = track_clip(LucasKanadeTracker(), clip).judged
     assert not judged[:, 0].any()
     assert judged[:, 1].all()
 
@@ -91,11 +91,12 @@ def test_points_are_tracked_from_the_first_frame_that_shows_them() -> None:
     visible = clip.visible.copy()
     visible[:3, :2] = False
     later = Clip(clip.video_rgb, clip.uv_px, visible, clip.labelled)
-    uv_px, found, judged = track_clip(LucasKanadeTracker(), later)
+    tracks = track_clip(LucasKanadeTracker(), later)
+    judged = tracks.judged
     assert not judged[:3, :3].any()
     assert judged[:3, 3:].all()
     assert judged[3:, 1:].all()
-    error_px = np.linalg.norm(uv_px - clip.uv_px, axis=2)[judged & found & visible]
+    error_px = np.linalg.norm(tracks.uv_px - clip.uv_px, axis=2)[judged & tracks.visible & visible]
     assert np.median(error_px) < 1.0
 
 

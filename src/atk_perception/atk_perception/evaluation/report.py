@@ -19,13 +19,17 @@ from atk_perception.training.clip import Clip
 
 @dataclass
 class TrackerResult:
-    """One tracker: scores per class and sequence, ms per frame by number of points, growth of memory [MiB]."""
+    """One tracker: scores per class and sequence, ms per frame by number of points, growth of memory [MiB], claims.
+
+    A claim is a point said to be visible: its confidence, and whether it was within 8 px of 640x480 (tap_vid.claims).
+    """
 
     licence: str
     scores: dict[str, list[TrackingScore]] = field(default_factory=dict)
     ms: dict[int, float] = field(default_factory=dict)
     ms_p95_32: float = float("nan")
     memory_mib: float = 0.0
+    claims: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = field(default_factory=list)
 
     def mean(self, name: str) -> dict[str, float]:
         """The class's figures, each the mean over its sequences."""
@@ -140,24 +144,35 @@ def plot_delta(path: Path, trackers: Mapping[str, TrackerResult]) -> None:
     figure.savefig(path, dpi=110)
 
 
-def plot_reliability(path: Path, matchers: Mapping[str, MatcherResult]) -> None:
-    """How often a match of a given confidence is right; on the diagonal it means what it says."""
-    figure = Figure(figsize=(5, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+def plot_reliability(
+    path: Path, trackers: Mapping[str, TrackerResult], matchers: Mapping[str, MatcherResult]
+) -> None:
+    """How often what is said with a given confidence is right; on the diagonal it means what it says."""
+    matched = {name: (result.confidence, result.right) for name, result in matchers.items()}
+    tracked = {
+        name: (np.concatenate([c for c, _ in result.claims]), np.concatenate([r for _, r in result.claims]))
+        for name, result in trackers.items()
+        if result.claims
+    }
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     edges = np.linspace(0, 1, 11)
-    for name, result in matchers.items():
-        bins = np.clip(np.digitize(result.confidence, edges) - 1, 0, 9)
-        filled = [b for b in range(10) if (bins == b).sum() >= 5]
-        axes.plot(
-            [result.confidence[bins == b].mean() for b in filled],
-            [result.right[bins == b].mean() for b in filled],
-            marker="o",
-            label=name,
-        )
-    axes.set(xlabel="confidence", ylabel="share within 8 px", xlim=(0, 1), ylim=(0, 1), title="Transfer")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    for number, (title, claimed) in enumerate(
+        (("Transfer", matched), ("Points said to be visible", tracked)), 1
+    ):
+        axes = figure.add_subplot(1, 2, number)
+        axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+        for name, (confidence, right) in claimed.items():
+            bins = np.clip(np.digitize(confidence, edges) - 1, 0, 9)
+            filled = [b for b in range(10) if (bins == b).sum() >= 5]
+            axes.plot(
+                [confidence[bins == b].mean() for b in filled],
+                [right[bins == b].mean() for b in filled],
+                marker="o",
+                label=name,
+            )
+        axes.set(xlabel="confidence", ylabel="share within 8 px", xlim=(0, 1), ylim=(0, 1), title=title)
+        axes.grid(alpha=0.3)
+        axes.legend()
     figure.savefig(path, dpi=110)
 
 

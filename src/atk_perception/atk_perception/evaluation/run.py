@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,26 @@ def known_matches(uv_px: NDArray[np.float32]) -> Matches:
     )
 
 
-def track_clip(
-    tracker: Tracker[Any], clip: Clip
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Track all points of `clip`, each from the first frame that shows it ("query first").
+@dataclass(frozen=True, eq=False)
+class ClipTracks:
+    """What a tracker said of a clip's N points in its T frames.
 
-    Returns:
-        (N, T, 2) uv_px, (N, T) visible, (N, T) judged: labelled frames after the query.
+    Attributes:
+        uv_px: (N, T, 2). visible: (N, T). confidence: (N, T) in [0, 1].
+        judged: (N, T) which of it counts: labelled frames after the point's query.
     """
+
+    uv_px: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+    confidence: NDArray[np.float32]
+    judged: NDArray[np.bool_]
+
+
+def track_clip(tracker: Tracker[Any], clip: Clip) -> ClipTracks:
+    """Track all points of `clip`, each from the first frame that shows it ("query first")."""
     count, length = clip.visible.shape
     uv_px, visible = np.zeros((count, length, 2), np.float32), np.zeros((count, length), np.bool_)
+    confidence = np.zeros((count, length), np.float32)
     judged = np.zeros((count, length), np.bool_)
     shown = clip.visible & clip.labelled
     first = np.where(shown.any(axis=1), shown.argmax(axis=1), length)
@@ -43,8 +54,9 @@ def track_clip(
         for t in range(begin + 1, length):
             state, tracks = tracker.step(state, clip.video_rgb[t])
             uv_px[chosen, t], visible[chosen, t] = tracks.uv_px, tracks.visible
+            confidence[chosen, t] = tracks.confidence
         judged[chosen, begin + 1 :] = clip.labelled[chosen, begin + 1 :]
-    return uv_px, visible, judged
+    return ClipTracks(uv_px, visible, confidence, judged)
 
 
 def tracking_ms(tracker: Tracker[Any], clip: Clip, points: int, frames: int) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atk_perception.evaluation.run import ClipTracks
 from atk_perception.training.clip import Clip
 
 THRESHOLDS_PX = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -43,20 +44,20 @@ class TrackingScore:
         return float(np.mean(self.delta))
 
 
-def tracking_score(
-    clip: Clip, uv_px: NDArray[np.float32], visible: NDArray[np.bool_], judged: NDArray[np.bool_]
-) -> TrackingScore:
-    """Compare tracks with a clip's truth.
+def claims(clip: Clip, tracks: ClipTracks) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(M,) confidence of every judged point that is said to be visible, and whether it is, within 8 px of 640x480."""
+    said = tracks.visible & tracks.judged
+    off_px = np.linalg.norm(tracks.uv_px - clip.uv_px, axis=2) * 640.0 / clip.video_rgb.shape[2]
+    return tracks.confidence[said], (clip.visible & (off_px <= 8.0))[said]
 
-    Args:
-        clip: the truth, N points in T frames.
-        uv_px: (N, T, 2) estimates [px of the video].
-        visible: (N, T) estimates.
-        judged: (N, T) bool, which estimates count: labelled, and after the point's query.
+
+def tracking_score(clip: Clip, tracks: ClipTracks) -> TrackingScore:
+    """Compare tracks with a clip's truth.
 
     Raises:
         ValueError: nothing is judged.
     """
+    uv_px, visible, judged = tracks.uv_px, tracks.visible, tracks.judged
     if not judged.any():
         raise ValueError("no frame is labelled after the points' queries: nothing to measure")
     height, width = clip.video_rgb.shape[1:3]
