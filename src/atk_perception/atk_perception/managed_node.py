@@ -128,9 +128,12 @@ class ManagedNode(LifecycleNode):
             step()
             return superclass_step()
         except Exception as error:
-            self.get_logger().error(f"cannot {name}: {error}")
-            self.get_logger().debug(f"cannot {name}", exc_info=True)
-            self.set_diagnostic(ERROR, f"cannot {name}: {error}")
+            # An assertion that failed has no text; its name at least is a cause.
+            cause = str(error) or type(error).__name__
+            self.get_logger().error(f"cannot {name}: {cause}")
+            # rclpy's logger knows no exc_info.
+            self.get_logger().debug(f"cannot {name}\n{traceback.format_exc()}")
+            self.set_diagnostic(ERROR, f"cannot {name}: {cause}")
             return TransitionCallbackReturn.FAILURE
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:

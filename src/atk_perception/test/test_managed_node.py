@@ -18,7 +18,10 @@ class Example(ManagedNode):
         self.declare("fail", "", "transition that raises")
     def step(self, name):
         if self.parameter("fail") == name:
-            raise RuntimeError(f"no camera for {name}")
+            try:
+                open("/nowhere/calibration")
+            except OSError as error:
+                raise RuntimeError(f"no camera for {name}") from error
         if name != "callback":
             print(name, flush=True)
     def configure(self): self.step("configure")
@@ -57,6 +60,18 @@ def test_a_refused_transition_is_logged_with_its_cause_and_ends_the_process(step
     assert f"cannot {step}: no camera for {step}" in output
     assert process.returncode == 1
     assert [line for line in output.splitlines() if line in ("configure", "activate")] == before
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("step", ["configure", "activate"])
+def test_at_debug_level_a_refused_transition_is_traced_to_its_cause(step):
+    process = start("-p", f"fail:={step}", "--log-level", "debug")
+    output, _ = process.communicate(timeout=30)
+    assert f"cannot {step}: no camera for {step}" in output
+    assert "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/calibration'" in output
+    assert f"RuntimeError: no camera for {step}" in output
+    assert "TypeError" not in output
+    assert process.returncode == 1
 
 
 def test_a_callback_that_raises_ends_the_node_in_order_with_its_cause():
