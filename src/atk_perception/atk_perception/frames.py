@@ -448,8 +448,9 @@ def _require_same_robot(path: Path, robot: RobotDescription) -> None:
     differences = robot.differences(same_rate)
     if differences:
         raise BagError(
-            f"bag {path} was recorded with robot '{recorded.name}', which differs from '{robot.name}' (here: the given "
-            f"robot description, there: the bag): {'; '.join(differences)}. Give the robot description of the recording"
+            f"bag {path} was recorded with robot '{recorded.name}', which differs from '{robot.name}' (here: "
+            f"{robot.origin.name or 'the given robot description'}, there: {recorded.origin.name}): "
+            f"{'; '.join(differences)}. Give the robot description of the recording"
         )
 
 

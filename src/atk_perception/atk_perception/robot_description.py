@@ -1,7 +1,7 @@
 """One YAML file per robot: what recording, selection and running must agree on.
 
-The file is read once, here, and validated whole; every error names the entry, what it holds and
-what it should hold.
+The file is read once, here, and validated whole; every error names the entry, its line, what it holds and what it
+should hold.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +22,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -29,6 +32,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from atk_perception.camera_calibration import CameraCalibration, CameraCalibrationError
 from atk_perception.viewpoint import Plane
+from atk_perception.yaml_lines import Location, YamlLines
 
 FORMAT_VERSION = 1
 PACKAGE_SCHEME = "package://"
@@ -48,6 +52,43 @@ class RobotDescriptionError(ValueError):
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def _problems(self) -> Iterator[tuple[Location, str]]:
+        """What is wrong with valid entries beside each other: at which of them, and why."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        errors = [
+            InitErrorDetails(
+                type=PydanticCustomError("inconsistent", "{problem}", {"problem": problem}),
+                loc=tuple(location),
+                input=self,
+            )
+            for location, problem in self._problems()
+        ]
+        if errors:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a description was read, for messages: no part of what it says, so that all are equal.
+
+    Attributes:
+        name: of the file, or of what else held the text; empty of one that was made by a program.
+        lines: of its entries.
+    """
+
+    name: str = ""
+    lines: YamlLines = field(default_factory=lambda: YamlLines(None, {}))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    def __hash__(self) -> int:
+        return 0
+
 
 class Joints(_Model):
     """Arm joints in command order, with their limits."""
@@ -59,20 +100,18 @@ class Joints(_Model):
     acceleration_max_rad_s2: tuple[PositiveFloat, ...]
     jerk_max_rad_s3: tuple[PositiveFloat, ...]
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if len(set(self.names)) != len(self.names):
-            raise ValueError(f"joint names repeat: {list(self.names)}")
+    def _problems(self) -> Iterator[tuple[Location, str]]:
+        for k, name in enumerate(self.names):
+            if name in self.names[:k]:
+                yield ("names", k), f"joint {name} is named twice"
         limits = ("position_min_rad", "position_max_rad", "velocity_max_rad_s", "acceleration_max_rad_s2")
-        for entry in (*limits, "jerk_max_rad_s3"):
-            if len(getattr(self, entry)) != len(self.names):
-                raise ValueError(
-                    f"{entry} has {len(getattr(self, entry))} values for {len(self.names)} joints"
-                )
-        for name, low, high in zip(self.names, self.position_min_rad, self.position_max_rad, strict=True):
+        counts = {entry: len(getattr(self, entry)) for entry in (*limits, "jerk_max_rad_s3")}
+        for entry, count in counts.items():
+            if count != len(self.names):
+                yield (entry,), f"{count} values for {len(self.names)} joints"
+        for k, (low, high) in enumerate(zip(self.position_min_rad, self.position_max_rad, strict=False)):
             if low >= high:
-                raise ValueError(f"{name}: position_min_rad {low} is not below position_max_rad {high}")
-        return self
+                yield ("position_min_rad", k), f"{low} is not below position_max_rad {high}"
 
 
 class Gripper(_Model):
@@ -91,15 +130,13 @@ class Gripper(_Model):
     action: TopicName | None = None
     max_effort: PositiveFloat | None = None
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _problems(self) -> Iterator[tuple[Location, str]]:
         if self.min_m >= self.max_m:
-            raise ValueError(f"min_m {self.min_m} is not below max_m {self.max_m}")
+            yield ("min_m",), f"{self.min_m} is not below max_m {self.max_m}"
         if self.opening_per_joint_m == 0.0:
-            raise ValueError("opening_per_joint_m is 0; the opening must follow from the joint")
+            yield ("opening_per_joint_m",), "is 0; the opening must follow from the joint"
         if self.sink != "position" and self.action is None:
-            raise ValueError(f"sink {self.sink} needs 'action', the name of the gripper's action server")
-        return self
+            yield ("sink",), f"{self.sink} needs 'action', the name of the gripper's action server"
 
     def opening_m(self, joint_position: float) -> float:
         """Opening [m] of a position of the gripper's joint."""
@@ -163,11 +200,9 @@ class WorkPlane(_Model):
     point_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.0, 0.0, 0.0)
     normal: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.0, 0.0, 1.0)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _problems(self) -> Iterator[tuple[Location, str]]:
         if math.hypot(*self.normal) < 1e-6:
-            raise ValueError("normal is 0; give a direction, as [0, 0, 1] for a table")
-        return self
+            yield ("normal",), "is 0; give a direction, as [0, 0, 1] for a table"
 
     @property
     def plane(self) -> Plane:
@@ -209,12 +244,10 @@ class Kinematics(_Model):
     moveit_group: str = ""
     base_frame: str = ""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        for axis, low, high in zip("xyz", self.workspace_min_m, self.workspace_max_m, strict=True):
+    def _problems(self) -> Iterator[tuple[Location, str]]:
+        for k, (low, high) in enumerate(zip(self.workspace_min_m, self.workspace_max_m, strict=True)):
             if low >= high:
-                raise ValueError(f"workspace along {axis}: {low} is not below {high}")
-        return self
+                yield ("workspace_min_m", k), f"along {'xyz'[k]}, {low} is not below workspace_max_m {high}"
 
     def model_file(self) -> Path:
         """Where the model lies on this machine.
@@ -268,44 +301,51 @@ class RobotDescription(_Model):
     scene_check: Literal["none", "model", "moveit"] = "none"
     kinematics: Kinematics | None = None
     deadlines_s: Deadlines
+    _origin: Origin = PrivateAttr(default_factory=Origin)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if len(self.home_rad) != len(self.joints.names):
-            raise ValueError(f"home_rad has {len(self.home_rad)} values for {len(self.joints.names)} joints")
-        for name, low, home, high in zip(
-            self.joints.names,
-            self.joints.position_min_rad,
-            self.home_rad,
-            self.joints.position_max_rad,
-            strict=True,
-        ):
+    def _problems(self) -> Iterator[tuple[Location, str]]:
+        joints = self.joints
+        if len(self.home_rad) != len(joints.names):
+            yield ("home_rad",), f"{len(self.home_rad)} values for {len(joints.names)} joints"
+        ranges = zip(
+            joints.names, joints.position_min_rad, self.home_rad, joints.position_max_rad, strict=False
+        )
+        for k, (name, low, home, high) in enumerate(ranges):
             if not low <= home <= high:
-                raise ValueError(f"home_rad of {name} is {home}, outside its limits {low} to {high}")
-        if self.command_sink == "follow_joint_trajectory" and self.command_action is None:
-            raise ValueError("command_sink follow_joint_trajectory needs 'command_action', the action's name")
-        if self.kinematics is None and (self.scene_check != "none" or self.command_sink == "servo_twist"):
-            raise ValueError(
-                f"scene_check {self.scene_check} with command_sink {self.command_sink} needs the entry "
-                "'kinematics': the model, its tip and the workspace"
-            )
-        if self.command_sink == "servo_twist" and self.kinematics and not self.kinematics.base_frame:
-            raise ValueError(
-                "command_sink servo_twist needs kinematics.base_frame, the TF frame of the arm's base, such as panda_link0"
-            )
-        if self.scene_check == "moveit" and self.kinematics and not self.kinematics.moveit_group:
-            raise ValueError("scene_check moveit needs kinematics.moveit_group")
-        for camera in self.cameras:
+                yield ("home_rad", k), f"{home} is outside the limits of {name}, {low} to {high}"
+        yield from self._sink_problems()
+        for place, camera in self._places.items():
             if self.control_rate_hz > camera.rate_hz + 1e-9:
-                raise ValueError(
-                    f"control_rate_hz {self.control_rate_hz} is above the camera's rate_hz {camera.rate_hz}: "
-                    "every control frame needs an image of its own"
+                yield (
+                    ("control_rate_hz",),
+                    f"{self.control_rate_hz} is above {'.'.join(map(str, place))}.rate_hz {camera.rate_hz}: every control "
+                    "frame needs an image of its own",
                 )
-        self._require_distinct_cameras()
-        return self
+        yield from self._camera_problems()
 
-    def _require_distinct_cameras(self) -> None:
-        """Raise a validation error that knows its entry, and so its line."""
+    def _sink_problems(self) -> Iterator[tuple[Location, str]]:
+        if self.command_sink == "follow_joint_trajectory" and self.command_action is None:
+            yield ("command_sink",), "follow_joint_trajectory needs 'command_action', the action's name"
+        model = self.kinematics
+        for entry, needs_it in (
+            ("scene_check", self.scene_check != "none"),
+            ("command_sink", self.command_sink == "servo_twist"),
+        ):
+            if needs_it and model is None:
+                yield (
+                    (entry,),
+                    f"{getattr(self, entry)} needs the entry 'kinematics': the model, its tip and the workspace",
+                )
+        if self.command_sink == "servo_twist" and model and not model.base_frame:
+            yield (
+                ("command_sink",),
+                "servo_twist needs kinematics.base_frame, the TF frame of the arm's base, such as panda_link0",
+            )
+        if self.scene_check == "moveit" and model and not model.moveit_group:
+            yield ("scene_check",), "moveit needs kinematics.moveit_group"
+
+    def _camera_problems(self) -> Iterator[tuple[Location, str]]:
+        """Cameras that cannot be told apart."""
         for number, camera in enumerate(self.more_cameras):
             problems = {
                 entry: f"{value} is that of camera '{other.name}' too; each camera needs its own"
@@ -317,16 +357,8 @@ class RobotDescription(_Model):
                 problems["name"] = (
                     f"'{camera.name}' is no name for a namespace and a folder; give letters, digits and underscores"
                 )
-            errors = [
-                InitErrorDetails(
-                    type=PydanticCustomError("camera", "{problem}", {"problem": problem}),
-                    loc=("more_cameras", number, entry),
-                    input=getattr(camera, entry),
-                )
-                for entry, problem in problems.items()
-            ]
-            if errors:
-                raise ValidationError.from_exception_data("more_cameras", errors)
+            for entry, problem in problems.items():
+                yield ("more_cameras", number, entry), problem
 
     @model_serializer(mode="wrap")
     def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -339,9 +371,20 @@ class RobotDescription(_Model):
         return content
 
     @property
+    def origin(self) -> Origin:
+        """Where it was read."""
+        return self._origin
+
+    @property
     def cameras(self) -> tuple[Camera, ...]:
         """All cameras, the first one first."""
         return (self.camera, *self.more_cameras)
+
+    @property
+    def _places(self) -> dict[tuple[str | int, ...], Camera]:
+        """Cameras by their entry."""
+        places: dict[tuple[str | int, ...], Camera] = {("camera",): self.camera}
+        return places | {("more_cameras", k): camera for k, camera in enumerate(self.more_cameras)}
 
     def seen_by(self, *names: str) -> Self:
         """The same robot with these of its cameras alone; the first of them sets the clock.
@@ -407,9 +450,9 @@ class RobotDescription(_Model):
         model = (path.parent / kinematics.model).absolute()
         # An absolute path may be that of the machine on which a run folder was made: it is looked for when it is needed.
         if not Path(kinematics.model).is_absolute() and not model.is_file():
+            line = robot.origin.lines.where(("kinematics", "model"))
             raise RobotDescriptionError(
-                f"robot description {path} cannot be used:\n"
-                f"  kinematics.model: there is no file {model}{_line_of(text, ('kinematics', 'model'))}"
+                f"robot description {path} cannot be used:\n  kinematics.model: there is no file {model}{line}"
             )
         return robot.model_copy(update={"kinematics": kinematics.model_copy(update={"model": str(model)})})
 
@@ -421,30 +464,33 @@ class RobotDescription(_Model):
     @classmethod
     def _parse(cls, text: str, source: str, folder: Path | None) -> Self:
         try:
-            content = yaml.safe_load(text)
+            lines = YamlLines.parse(text)
         except yaml.YAMLError as error:
             raise RobotDescriptionError(f"robot description {source} is not valid YAML: {error}") from error
+        content = lines.content
         if not isinstance(content, dict):
             raise RobotDescriptionError(
-                f"robot description {source} holds no entries; copy one of config/robots/"
+                f"robot description {source} holds no entries{lines.where(())}; copy one of config/robots/"
             )
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             raise RobotDescriptionError(
-                f"robot description {source} has format_version {version!r}; this version of ATK reads "
-                f"{FORMAT_VERSION}. Use the ATK release it was written for, or rewrite it after config/robots/."
+                f"robot description {source} has format_version {version!r}{lines.where(('format_version',))}; this version of "
+                f"ATK reads {FORMAT_VERSION}. Use the ATK release it was written for, or rewrite it after config/robots/."
             )
-        _resolve_calibrations(content, text, source, folder)
+        _resolve_calibrations(lines, source, folder)
         try:
-            return cls.model_validate(content)
+            robot = cls.model_validate(content)
         except ValidationError as error:
-            lines = [
-                f"  {'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}{_line_of(text, item['loc'])}"
+            problems = [
+                f"  {'.'.join(map(str, item['loc']))}: {item['msg']}{lines.where(item['loc'])}"
                 for item in error.errors()
             ]
             raise RobotDescriptionError(
-                "\n".join([f"robot description {source} cannot be used:", *lines])
+                "\n".join([f"robot description {source} cannot be used:", *problems])
             ) from error
+        robot._origin = Origin(source, lines)
+        return robot
 
     def dump(self) -> str:
         """The description as YAML, as `parse` reads it."""
@@ -462,7 +508,7 @@ class RobotDescription(_Model):
         return hashlib.sha256(yaml.safe_dump(entries).encode()).hexdigest()[:16]
 
     def differences(self, other: RobotDescription) -> list[str]:
-        """Entries that differ from `other` in what a trained policy depends on, one line each.
+        """Entries that differ from `other` in what a trained policy depends on, one each, with their lines.
 
         Topic names and deadlines are deployment and may differ; limits may differ, since the
         safety layer applies those of the robot at hand. Cameras that `other` has beyond ours are not looked through.
@@ -486,14 +532,25 @@ class RobotDescription(_Model):
                 else mine == theirs
             )
             if not same:
-                found.append(f"{entry}: {mine} here, {theirs} there")
+                here, there = (robot.origin.lines.where(entry.split(".")) for robot in (self, other))
+                found.append(f"{entry}: {mine} here{here}, {theirs} there{there}")
         names = [camera.name for camera in other.cameras]
+        there = other.origin.lines.where(("camera", "name"))
         found += [
-            f"camera.name: {camera.name} here, {' and '.join(names)} there"
+            f"camera.name: {camera.name} here{self.where_camera(camera.name)}, {' and '.join(names)} there{there}"
             for camera in self.cameras
             if camera.name not in names
         ]
         return found
+
+    def where_camera(self, name: str, entry: str = "name") -> str:
+        """' (line N)' of an entry of one of its cameras, in the file; `seen_by` may have put them in another order."""
+        lines = self.origin.lines
+        content = lines.content or {}
+        written: list[tuple[tuple[str | int, ...], Any]] = [(("camera",), content.get("camera", {}))]
+        written += [(("more_cameras", k), camera) for k, camera in enumerate(content.get("more_cameras", ()))]
+        places = [place for place, camera in written if camera.get("name") == name]
+        return lines.where((*places[0], entry)) if places else ""
 
 
 def _beside(topic: str, name: str) -> str:
@@ -501,14 +558,14 @@ def _beside(topic: str, name: str) -> str:
     return f"{folder}{slash}{name}"
 
 
-def _resolve_calibrations(content: dict[str, Any], text: str, source: str, folder: Path | None) -> None:
+def _resolve_calibrations(lines: YamlLines, source: str, folder: Path | None) -> None:
     """Put what calibration files hold in the place of their paths.
 
     Raises:
         RobotDescriptionError: a file is missing or wrong; or the description is not a file itself, and names a path.
     """
-    entries: list[tuple[tuple[int | str, ...], Any]] = [(("camera",), content.get("camera"))]
-    more = content.get("more_cameras")
+    entries: list[tuple[tuple[int | str, ...], Any]] = [(("camera",), lines.content.get("camera"))]
+    more = lines.content.get("more_cameras")
     entries += [
         (("more_cameras", k), camera) for k, camera in enumerate(more if isinstance(more, list) else ())
     ]
@@ -517,7 +574,7 @@ def _resolve_calibrations(content: dict[str, Any], text: str, source: str, folde
         if not isinstance(named, str):
             continue
         where = f"  {'.'.join(map(str, location))}.calibration"
-        line = _line_of(text, (*location, "calibration"))
+        line = lines.where((*location, "calibration"))
         if folder is None:
             raise RobotDescriptionError(
                 f"robot description {source} cannot be used:\n{where}: {named} is relative to a file that is not known; use "
@@ -531,22 +588,3 @@ def _resolve_calibrations(content: dict[str, Any], text: str, source: str, folde
             raise RobotDescriptionError(
                 f"robot description {source} cannot be used:\n{where}: {error}{line}"
             ) from error
-
-
-def _line_of(text: str, location: tuple[int | str, ...]) -> str:
-    """' (line N)' of the deepest entry of `location` that the YAML text holds, or nothing."""
-    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = None
-    for part in location:
-        child: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    line, child = key.start_mark.line + 1, value
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            child = node.value[part]
-            line = child.start_mark.line + 1
-        if child is None:
-            break
-        node = child
-    return f" (line {line})" if line is not None else ""

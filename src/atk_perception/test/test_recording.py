@@ -93,7 +93,7 @@ def test_an_episode_says_how_it_ended(tmp_path, source):
     [
         (
             {"camera": ROBOT.camera.model_copy(update={"name": "left"})},
-            "camera.name: left here, camera there",
+            r"camera.name: left here.*, camera there",
         ),
         ({"joints": ROBOT.joints.model_copy(update={"names": tuple("abcdefg")})}, r"joints\.names: \('a'"),
     ],

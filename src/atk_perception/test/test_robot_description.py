@@ -13,48 +13,103 @@ from atk_perception.robot_description import RobotDescription, RobotDescriptionE
 TEXT = ROBOT_FILE.read_text()
 
 
+def line_of(text: str, entry: str) -> int:
+    return text[: text.index(entry)].count("\n") + 1
+
+
 def test_a_description_survives_its_own_dump():
     assert RobotDescription.parse(ROBOT.dump(), "dump") == ROBOT
     assert RobotDescription.parse(ROBOT.dump(), "dump").fingerprint() == ROBOT.fingerprint()
 
 
+HOME = "home_rad: [0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785]"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("control_rate_hz: 20.0", "control_rate_hz: 40.0", "above the camera's rate_hz"),
-        ("width: 640", "width: -1", r"camera\.width: .* \(line \d+\)"),
-        ("format_version: 1", "format_version: 7", "format_version 7; this version of ATK reads 1"),
-        ("min_m: 0.0", "mim_m: 0.0", r"gripper\.min_m: Field required"),
-        (
-            "[0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785]",
-            "[0.0, -0.785, 0.0]",
-            "home_rad has 3 values for 7 joints",
-        ),
-        (
-            "[0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785]",
-            "[9.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785]",
-            "outside its limits",
-        ),
-        ("panda_joint2, panda_joint3", "panda_joint2, panda_joint2", "joint names repeat"),
-        ("velocity_max_rad_s: [2.175,", "velocity_max_rad_s: [.nan,", r"velocity_max_rad_s\.0"),
-        ("image_topic: camera/image_raw", "image_topic: 'camera image'", r"camera\.image_topic"),
-        ("joints:", "joints: [", "not valid YAML"),
-        ("opening_per_joint_m: 2.0", "opening_per_joint_m: 0.0", "opening_per_joint_m is 0"),
-        ("max_m: 0.08", "max_m: 0.08\n  sink: gripper_command", "needs 'action'"),
-        ("sink: forward_position", "sink: follow_joint_trajectory", "needs 'command_action'"),
-        ("tip: tip", "tipp: tip", r"kinematics\.tip: Field required"),
+        ("format_version: 1", "format_version: 7", "format_version 7{line}; this version of ATK reads 1"),
+        ("width: 640", "width: -1", r"camera\.width: .*{line}"),
+        ("image_topic: camera/image_raw", "image_topic: 'camera image'", r"camera\.image_topic: .*{line}"),
+        ("velocity_max_rad_s: [2.175,", "velocity_max_rad_s: [.nan,", r"velocity_max_rad_s\.0: .*{line}"),
         (
             "moveit_group: panda_arm",
             "moveit_group: [panda_arm]",
-            r"kinematics\.moveit_group: .* \(line \d+\)",
+            r"kinematics\.moveit_group: .*{line}",
         ),
-        ("[0.20, -0.40, -0.02]", "[0.20, 0.45, -0.02]", r"workspace along y: 0.45 is not below 0.45"),
+        # What does not fit together.
+        (
+            "control_rate_hz: 20.0",
+            "control_rate_hz: 40.0",
+            r"control_rate_hz: .*above camera\.rate_hz.*{line}",
+        ),
+        (HOME, "home_rad: [0.0, -0.785]", "home_rad: 2 values for 7 joints{line}"),
+        (
+            HOME,
+            HOME.replace("1.571", "9.0"),
+            r"home_rad\.5: 9\.0 is outside the limits of panda_joint6.*{line}",
+        ),
+        ("panda_joint2, panda_joint3", "panda_joint2, panda_joint2", r"names\.2: .*named twice{line}"),
+        (
+            "position_max_rad: [2.8973, 1.7628,",
+            "position_max_rad: [",
+            "position_max_rad: 5 values for 7.*{line}",
+        ),
+        ("jerk_max_rad_s3: [7500.0,", "jerk_max_rad_s3: [", r"joints\.jerk_max_rad_s3: 6 values.*{line}"),
+        (
+            "position_min_rad: [-2.8973,",
+            "position_min_rad: [3.0,",
+            r"position_min_rad\.0: 3\.0 is not.*{line}",
+        ),
+        ("min_m: 0.0", "min_m: 0.08", r"gripper\.min_m: 0\.08 is not below max_m{line}"),
+        ("opening_per_joint_m: 2.0", "opening_per_joint_m: 0.0", r"opening_per_joint_m: is 0; .*{line}"),
+        ("min_m: 0.0", "min_m: 0.0\n  sink: gripper_command", "gripper.sink: .*needs 'action'.*{line+1}"),
+        (
+            "command_sink: forward_position",
+            "command_sink: follow_joint_trajectory",
+            "'command_action'.*{line}",
+        ),
+        (
+            "command_sink: forward_position",
+            "command_sink: servo_twist",
+            r"needs kinematics\.base_frame.*{line}",
+        ),
+        (
+            "workspace_min_m: [0.20, -0.40, -0.02]",
+            "workspace_min_m: [0.20, 0.45, -0.02]",
+            r"workspace_min_m\.1: along y, 0\.45 is not below.*{line}",
+        ),
+        ("normal: [0.0, 0.0, 1.0]", "normal: [0.0, 0.0, 0.0]", r"work_plane\.normal: is 0; give.*{line}"),
+        # What is missing, unknown or there twice: the line of what should hold it, or does.
+        ("min_m: 0.0", "mim_m: 0.0", r"gripper\.mim_m: Extra inputs.*{line}"),
+        ("tip: tip", "tipp: tip", r"kinematics\.tipp: Extra inputs.*{line}"),
+        ("joint_states: joint_states", "joint_state: x", r"topics\.joint_states: Field required{line-1}"),
+        ("name: sim_panda", "nome: sim_panda", r" name: Field required{line-1}"),
+        (
+            "control_rate_hz: 20.0",
+            "control_rate_hz: 20.0\nname: other",
+            "'name' is given twice(.|\n)*{line+1}",
+        ),
+        ("width: 640", "width: 640\n  width: 320", "'width' is given twice, first in line(.|\n)*{line+1}"),
+        ("joints:", "joints: [", "not valid YAML: (.|\n)*line"),
     ],
 )
-def test_a_wrong_entry_is_named(old, new, message):
-    assert old in TEXT
+def test_every_error_names_its_line(old, new, message):
+    assert TEXT.count(old) >= 1
+    wrong = TEXT.replace(old, new, 1)
+    line = line_of(TEXT, old)
+    for shift in ("-1", "", "+1"):
+        number = line + int(shift or 0)
+        # YAML's own errors say 'line N, column M'.
+        message = message.replace(f"{{line{shift}}}", rf"(.* \(line {number}\)|line {number}, column)")
     with pytest.raises(RobotDescriptionError, match=message):
-        RobotDescription.parse(TEXT.replace(old, new), "robot.yaml")
+        RobotDescription.parse(wrong, "robot.yaml")
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    wrong = TEXT.replace("width: 640", "width: -1").replace("min_m: 0.0", "min_m: 0.08")
+    with pytest.raises(RobotDescriptionError, match=r"gripper\.min_m: (.|\n)*camera\.width: "):
+        RobotDescription.parse(wrong, "robot.yaml")
 
 
 @pytest.mark.parametrize("entry", ["scene_check: model", "command_sink: servo_twist"])
@@ -62,8 +117,20 @@ def test_what_needs_a_model_of_the_arm_is_refused_without(entry):
     key, value = entry.split(": ")
     content = {**yaml.safe_load(TEXT), "scene_check": "none", key: value}
     del content["kinematics"]
-    with pytest.raises(RobotDescriptionError, match="needs the entry 'kinematics'"):
-        RobotDescription.parse(yaml.safe_dump(content), "robot.yaml")
+    text = yaml.safe_dump(content)
+    with pytest.raises(
+        RobotDescriptionError,
+        match=rf"{key}: {value} needs the entry 'kinematics'.* \(line {line_of(text, entry)}\)",
+    ):
+        RobotDescription.parse(text, "robot.yaml")
+
+
+def test_a_moveit_group_is_needed_where_moveit_checks():
+    text = TEXT.replace("scene_check: model", "scene_check: moveit").replace(
+        "  moveit_group: panda_arm\n", ""
+    )
+    with pytest.raises(RobotDescriptionError, match=rf"line {line_of(TEXT, 'scene_check: model')}\)"):
+        RobotDescription.parse(text, "robot.yaml")
 
 
 # -- where the model lies ----------------------------------------------------------------------------
@@ -162,17 +229,25 @@ def test_differences_that_a_policy_depends_on_are_named():
     other = ROBOT.model_copy(
         update={"control_rate_hz": 10.0, "topics": ROBOT.topics.model_copy(update={"command": "x"})}
     )
-    assert ROBOT.differences(other) == ["control_rate_hz: 20.0 here, 10.0 there"]
+    line = line_of(TEXT, "control_rate_hz")
+    assert ROBOT.differences(other) == [f"control_rate_hz: 20.0 here (line {line}), 10.0 there (line {line})"]
+    made = RobotDescription.model_validate(yaml.safe_load(TEXT.replace("panda_joint1", "shoulder")))
+    (difference,) = ROBOT.differences(made)
+    assert f"here (line {line_of(TEXT, 'names: [')}), ('shoulder'" in difference
+    assert difference.endswith("there")  # no file, no line
+
+
+def test_where_a_description_was_read_is_no_part_of_it():
+    elsewhere = RobotDescription.parse(f"# moved down\n\n{TEXT}", "elsewhere.yaml")
+    assert elsewhere.origin.name == "elsewhere.yaml"
+    assert elsewhere == RobotDescription.parse(TEXT, "robot.yaml")
+    assert hash(elsewhere) == hash(RobotDescription.parse(TEXT, "robot.yaml"))
 
 
 # ----------------------------------------------------------------------------------- several cameras
 
 TWO_TEXT = ROBOT_FILE.with_name("sim_panda_two_cameras.yaml").read_text()
 TWO = RobotDescription.parse(TWO_TEXT, "two")
-
-
-def line_of(text: str, entry: str) -> int:
-    return text[: text.index(entry)].count("\n") + 1
 
 
 @pytest.mark.parametrize(
@@ -201,7 +276,7 @@ def test_cameras_that_cannot_be_told_apart_are_refused_with_the_line(old, new, m
 
 def test_every_camera_is_as_fast_as_control():
     slow = TWO_TEXT.replace("rate_hz: 20.0\n\ntopics", "rate_hz: 10.0\n\ntopics")
-    with pytest.raises(RobotDescriptionError, match=r"above the camera's rate_hz 10\.0"):
+    with pytest.raises(RobotDescriptionError, match=r"above more_cameras\.0\.rate_hz 10\.0.* \(line 4\)"):
         RobotDescription.parse(slow, "two")
 
 
@@ -218,7 +293,9 @@ def test_a_robot_is_seen_by_some_of_its_cameras():
 def test_cameras_that_are_not_looked_through_are_no_difference():
     one = TWO.seen_by("camera")
     assert one.differences(TWO) == []
-    assert TWO.differences(one) == ["camera.name: left here, camera there"]
+    left, camera = line_of(TWO_TEXT, "name: left"), line_of(TWO_TEXT, "name: camera")
+    assert TWO.differences(one) == [f"camera.name: left here (line {left}), camera there (line {camera})"]
+    assert TWO.seen_by("left", "camera").where_camera("left", "width") == f" (line {left + 5})"
 
 
 def test_a_robot_with_one_camera_is_known_again_by_what_older_releases_noted():

@@ -228,7 +228,7 @@ class RunFolder:
             `robot` with the cameras that the policy sees through, in its order.
 
         Raises:
-            RunFolderError: naming every entry that differs.
+            RunFolderError: naming every entry that differs, and its line in both files.
         """
         differences = self.robot.differences(robot)
         cameras = {camera.name: camera for camera in robot.cameras}
@@ -238,13 +238,13 @@ class RunFolder:
             if there and here.image_width * there.height != here.image_height * there.width:
                 differences.append(
                     f"camera size of {here.camera}: {here.image_width}x{here.image_height} here, "
-                    f"{there.width}x{there.height} there"
+                    f"{there.width}x{there.height} there{robot.where_camera(here.camera, 'width')}"
                 )
         if differences:
             raise RunFolderError(
                 f"run folder {self.path} was made for robot '{self.robot.name}' and cannot drive '{robot.name}' "
-                f"(here: the run folder, there: the robot description): {'; '.join(differences)}. "
-                "Correct the robot description, or select with demonstrations of this robot"
+                f"(here: {self.path / ROBOT_FILE}, there: {robot.origin.name or 'the robot description'}): "
+                f"{'; '.join(differences)}. Correct the robot description, or select with demonstrations of this robot"
             )
         return robot.seen_by(*self.keypoint_sets)
 

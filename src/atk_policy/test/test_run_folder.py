@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
 from run_folders import ROBOT, TWO_CAMERAS, write_run_folder
 
+from atk_perception.robot_description import RobotDescription
 from atk_policy.checkpoint import load_checkpoint
 from atk_policy.policies.protocol import PolicyInput
 from atk_policy.run_folder import POLICY_FILE, ROBOT_FILE, WEIGHTS_FILE, RunFolder, RunFolderError
@@ -137,6 +141,26 @@ def test_another_robot_is_refused_naming_every_difference(run):
     run.require_robot(ROBOT.model_copy(update={"camera": half}))
 
 
+def test_a_refused_robot_file_is_told_by_file_and_line(run, tmp_path):
+    """Whoever changed a line of the robot file finds it again."""
+    text = Path(ROBOT.origin.name).read_text()
+    text = text.replace("control_rate_hz: 20.0", "control_rate_hz: 10.0").replace("width: 640", "width: 320")
+    line_of = {
+        entry: text[: text.index(entry)].count("\n") + 1 for entry in ("control_rate_hz", "width: 320")
+    }
+    path = tmp_path / "my_robot.yaml"
+    path.write_text(text)
+    with pytest.raises(RunFolderError) as error:
+        RunFolder.load(run.path).require_robot(RobotDescription.load(path))
+    message = str(error.value)
+    assert f"(here: {run.path / ROBOT_FILE}, there: {path})" in message
+    assert re.search(
+        rf"control_rate_hz: 20\.0 here \(line \d+\), 10\.0 there \(line {line_of['control_rate_hz']}\)",
+        message,
+    )
+    assert f"camera size of camera: 640x480 here, 320x480 there (line {line_of['width: 320']})" in message
+
+
 # ----------------------------------------------------------------------------------- several cameras
 
 
@@ -210,7 +234,7 @@ def test_sets_of_one_name_are_refused(two):
 def test_every_camera_that_the_policy_sees_through_is_needed_and_no_other(run, two):
     assert run.require_robot(TWO_CAMERAS) == TWO_CAMERAS.seen_by("camera")
     assert two.require_robot(TWO_CAMERAS) == TWO_CAMERAS
-    with pytest.raises(RunFolderError, match=r"camera\.name: left here, camera there"):
+    with pytest.raises(RunFolderError, match=r"camera\.name: left here.*, camera there"):
         two.require_robot(ROBOT)
     left = TWO_CAMERAS.more_cameras[0].model_copy(update={"height": 360})
     with pytest.raises(RunFolderError, match="camera size of left: 640x480 here, 640x360 there"):
