@@ -456,8 +456,9 @@ class PolicyNode(ManagedNode):
             self._commands = 0
             self._scene_fault, self._checked_s = "", time.monotonic()
             self._output.begin()
+            if not self._runner.is_moving:  # what still brakes goes on in time
+                self._alive_ns = self._due_ns = self._passing_ns()
             self._runner.start()
-            self._alive_ns = self._due_ns = self._passing_ns()
             self.get_logger().info("run started")
             return GoalResponse.ACCEPT
 

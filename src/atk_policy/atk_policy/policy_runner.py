@@ -128,6 +128,7 @@ class PolicyRunner:
         reach = (run.file.history - 1) * run.file.history_stride + 1
         self._history: deque[Frame[KeypointObservation]] = deque(maxlen=reach)
         self._gripper_m: float | None = None  # None: nothing was commanded yet
+        self._in_motion = False  # the run was started in motion, and has not commanded yet
         self._driven: FloatArray | None = None  # the last action of somebody else, see `follow`
         self._last_stamp_ns: int | None = None
         # (setpoint, measured) of the last frames, for as long as a joint may lag without moving
@@ -144,9 +145,14 @@ class PolicyRunner:
     # -- requests ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Command from the next frame on, beginning at where the robot is then."""
+        """Command from the next frame on, beginning at where the robot is then.
+
+        An arm that still brakes goes on from there: a setpoint at rest would be a jump.
+        """
         self._forget()
-        self._gripper_m = None
+        self._in_motion = self.is_moving
+        if not self._in_motion:
+            self._gripper_m = None
         self._last_stamp_ns = self._at_picture = self._driven = None
         self._followed.clear()
         self.state, self.cause = RunState.HOLDING, "no_keypoints"
@@ -161,7 +167,7 @@ class PolicyRunner:
 
     def follow(self, action: FloatArray) -> None:
         """Take (J + 1,) `action` for what was last commanded, a period after the one before: somebody else drove."""
-        before, self._driven = self._driven, action
+        before, self._driven, self._in_motion = self._driven, action, False
         self._motion.reset(action[:-1], None if before is None else (action - before)[:-1] / self._period_s)
         self._gripper_m = float(action[-1])
 
@@ -185,7 +191,7 @@ class PolicyRunner:
             return self.hold(frame.stamp_ns, "", visible, elapsed)
         measured = frame.robot.vector()
         jumped = self._is_discontinuity(frame.stamp_ns)
-        if self._gripper_m is None:
+        if self._gripper_m is None or self._is_elsewhere(measured):
             if not np.isfinite(measured).all():
                 return self.hold(frame.stamp_ns, "joint_state_not_finite", visible, elapsed)
             self._motion.reset(measured[:-1])
@@ -218,7 +224,7 @@ class PolicyRunner:
             return self.hold(frame.stamp_ns, wanted, visible, elapsed)
         cause = self._motion.advance(wanted[0][:-1], wanted[1][:-1], self._passed_s(elapsed))
         if not cause:
-            self.state, self.cause = RunState.RUNNING, ""
+            self.state, self.cause, self._in_motion = RunState.RUNNING, "", False
             self._gripper_m = self._inside_gripper(wanted[0][-1])
         else:
             self.state, self.cause = RunState.HOLDING, cause
@@ -257,6 +263,11 @@ class PolicyRunner:
         self._queue.clear()
         self._history.clear()
         self._inferred_ns = None
+
+    def _is_elsewhere(self, measured: FloatArray) -> bool:
+        """Whether a run that was started in motion came to rest without the arm (a simulator that was reset)."""
+        gap_rad = np.abs(measured[:-1] - self._motion.position).max()
+        return self._in_motion and not self.is_moving and bool(gap_rad > self._limits.tracking_gap_max_rad)
 
     def _is_discontinuity(self, stamp_ns: int) -> bool:
         """Whether this frame does not follow on the last one."""

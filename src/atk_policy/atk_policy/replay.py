@@ -308,13 +308,15 @@ def _commands_again(
                 RunState.STOPPED,
             ):
                 runner.start()
-            if state is RunState.STOPPED:
-                runner.stop(stamp_ns)
-            elif state is RunState.HOLDING:
-                held = runner.hold(stamp_ns, answer.hold_cause).command
+            if state in (RunState.HOLDING, RunState.STOPPED):
+                ends = state is RunState.STOPPED and runner.state is not RunState.STOPPED
+                held = (runner.stop(stamp_ns) if ends else runner.hold(stamp_ns, answer.hold_cause)).command
                 # The cause may lie outside the bag, in how late a message came, and so may how far the arm had braked.
                 if live.size and (held is None or np.abs(held - live).max() > SAME):
                     runner.follow(live)
+                elif held is not None and not live.size:  # it was at rest already
+                    runner.follow(held)
+                    runner.follow(held)
             elif state is RunState.RUNNING and number == 0:
                 frame = Frame(stamp_ns, seen_at(stamp_ns), stamps_only.robot, None)
                 step = runner.step(frame)

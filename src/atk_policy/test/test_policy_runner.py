@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from run_folders import ROBOT as SIM_PANDA
 from run_folders import write_run_folder
 
@@ -59,12 +61,16 @@ def frame(k: int, measured=HOME, state=TrackerState.TRACKING, ids=IDS, stamp_ns=
     return Frame(stamp_ns, seen, RobotState(stamp_ns, measured[:-1], float(measured[-1])), None)
 
 
-def assert_smooth(wire):
-    """(N, 8) setpoints one period apart, from rest."""
+def assert_smooth(wire, intervals_s=None):
+    """(N, 8) setpoints, one period apart unless (N - 1,) `intervals_s` says otherwise, from rest."""
     wire = np.vstack([wire[:1], wire[:1], wire])[:, :-1]
-    velocity = np.diff(wire, axis=0) / PERIOD_S
+    given_s = np.full(len(wire) - 3, PERIOD_S) if intervals_s is None else np.asarray(intervals_s)
+    times = np.concatenate([[0.0], np.cumsum([PERIOD_S, PERIOD_S, *given_s])])
+    velocity = np.diff(wire, axis=0) / np.diff(times)[:, None]
     assert (np.abs(velocity) <= LIMITS.velocity_max + 1e-9).all()
-    assert (np.abs(np.diff(velocity, axis=0)) / PERIOD_S <= LIMITS.acceleration_max + 1e-6).all()
+    middle = (times[1:] + times[:-1]) / 2
+    acceleration = np.diff(velocity, axis=0) / np.diff(middle)[:, None]
+    assert (np.abs(acceleration) <= LIMITS.acceleration_max + 1e-6).all()
 
 
 def brake(runner, step, k):
@@ -100,15 +106,75 @@ def test_a_run_begins_where_the_robot_is_and_moves_within_its_limits(hasty):
 def test_setpoints_at_uneven_times_lie_on_one_motion(hasty):
     hasty.start()
     shares = [1.0, 0.2, 1.0, 0.6, 0.9, 0.1, 1.0, 1.0]
-    times = PERIOD_S * np.cumsum([0.0, *shares])
-    wire = [HOME[:-1]]
+    wire = [HOME]
     for k, share in enumerate(shares):
-        wire.append(hasty.step(frame(k), elapsed=lambda share=share: share * PERIOD_S).command[:-1])
-    velocity = np.diff(wire, axis=0) / np.diff(times)[:, None]
-    middle = (times[1:] + times[:-1]) / 2
-    assert (np.abs(velocity) <= LIMITS.velocity_max + 1e-9).all()
-    acceleration = np.diff(velocity, axis=0) / np.diff(middle)[:, None]
-    assert (np.abs(acceleration) <= LIMITS.acceleration_max + 1e-6).all()
+        wire.append(hasty.step(frame(k), elapsed=lambda share=share: share * PERIOD_S).command)
+    assert_smooth(wire, PERIOD_S * np.array(shares))
+
+
+# Who asks, what comes of a frame, and the share of a period until a command is due. A cancelled goal and one whose time is
+# over are stops.
+requests = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "stop", "good", "good", "good", "lost", "silence"]),
+        st.sampled_from([1.0, 0.9, 0.5, 0.1]),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(asked=requests)
+@settings(max_examples=150, deadline=None)
+def test_starts_and_stops_in_any_order_never_make_the_arm_jump(hasty_run, asked):
+    runner, wire, intervals_s = PolicyRunner(hasty_run, ROBOT), [HOME], []
+    runner.start()
+    rest = [("stop", 1.0)] + 20 * [("silence", 1.0)]
+    for k, (what, share) in enumerate([*asked, *rest]):
+        elapsed = lambda share=share: share * PERIOD_S  # noqa: E731
+        if what == "start":
+            runner.start()
+            continue
+        if what == "stop":
+            step = runner.stop(frame(k).stamp_ns, elapsed)
+        elif what == "silence":
+            step = runner.hold(frame(k).stamp_ns, "keypoints_stale", elapsed=elapsed)
+        else:
+            state = TrackerState.TRACKING if what == "good" else TrackerState.LOST
+            step = runner.step(frame(k, wire[-1], state), elapsed=elapsed)
+        if step.command is not None:
+            wire.append(step.command)
+            intervals_s.append(elapsed())
+    assert not runner.is_moving
+    assert_smooth(wire, intervals_s)
+
+
+def test_a_run_that_is_started_while_the_arm_brakes_goes_on_from_that_motion(hasty):
+    hasty.start()
+    wire = [HOME] + [hasty.step(frame(k)).command for k in range(5)]
+    wire.append(hasty.stop(frame(5).stamp_ns).command)
+    assert hasty.is_moving
+    hasty.start()
+    # An arm under position control lags its setpoint.
+    restarted = hasty.step(frame(6, measured=wire[-2]))
+    assert restarted.state is RunState.RUNNING
+    assert_smooth([*wire, restarted.command])
+
+
+def test_a_run_that_is_started_while_the_arm_brakes_begins_anew_where_the_arm_was_put_meanwhile(hasty):
+    hasty.start()
+    wire = [HOME] + [hasty.step(frame(k)).command for k in range(5)]
+    wire.append(hasty.stop(frame(5).stamp_ns).command)
+    hasty.start()
+    elsewhere = HOME + np.append(np.full(7, 0.5), 0.0)
+    steps = [hasty.step(frame(6, measured=elsewhere))]
+    while hasty.is_moving and steps[-1].state is not RunState.RUNNING:
+        steps.append(hasty.step(frame(6 + len(steps), measured=elsewhere)))
+    assert {step.cause for step in steps} == {"tracking_gap"}
+    assert_smooth(wire + [step.command for step in steps])
+    begun = hasty.step(frame(7 + len(steps), measured=elsewhere))
+    assert begun.state is RunState.RUNNING
+    assert_smooth([elsewhere, begun.command])
 
 
 def test_a_plan_goes_on_for_a_period_and_ends_at_rest(hasty):
