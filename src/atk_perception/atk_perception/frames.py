@@ -13,7 +13,8 @@ which messages happen to arrive:
   it, never extrapolated;
 * control frames are the payloads nearest after the ticks of a clock at the control rate;
 * the action of a frame is the first command in [its stamp, the next frame's stamp), or else the
-  command still in effect, as a position controller would hold it.
+  command still in effect, as a position controller would hold it. Where nobody publishes the gripper's
+  opening, it is the one at the next frame: that is what it was told.
 """
 
 from __future__ import annotations
@@ -32,9 +33,17 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from atk_perception.camera_join import CLOCK_JUMP_NS, CameraJoin, Joined
-from atk_perception.image_codec import RgbImage, rgb_from_message
+from atk_perception.demonstration_topics import (
+    IMAGES,
+    CommandError,
+    arm_command_from_message,
+    needed_topics,
+    opening_from_message,
+    refusals,
+)
+from atk_perception.image_codec import ImageFormatError, RgbImage, rgb_from_message
 from atk_perception.mcap_file import McapError, mcap_metadata
-from atk_perception.robot_description import Camera, RobotDescription, RobotDescriptionError
+from atk_perception.robot_description import Camera, Gripper, RobotDescription, RobotDescriptionError
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -46,6 +55,8 @@ MAX_CLOCK_OFFSET_NS = 5_000_000_000
 COMMAND_GAP_S = 1.0
 # When a recording starts, topics are found one after the other.
 EDGE_S = 1.0
+# A gripper that moves back by less [m] still moves as it did: its sensor is noisy.
+TURN_M = 0.002
 # A rate this much below what was promised is that of another setting, not jitter.
 RATE_FRACTION = 0.9
 # Entries of a bag's custom_data: the robot description as YAML, and how the episode ended.
@@ -144,6 +155,8 @@ class FrameAligner(Generic[T]):
         self._states: deque[RobotState] = deque()
         self._commands = _HeldSignal()
         self._gripper_commands = _HeldSignal()
+        measured = self._with_actions and self._robot.topics.gripper_command is None
+        self._grip = _MeasuredGrip(self._robot.gripper) if measured else None
         self._waiting: Frame[T] | None = None
         self._due_ns: int | None = None
         self._newest_ns: int | None = None
@@ -207,7 +220,7 @@ class FrameAligner(Generic[T]):
         if self._waiting is None:
             return []
         last, self._waiting = self._waiting, None
-        return self._with_action(last, last.stamp_ns + self._robot.control_period_ns)
+        return self._with_action(last, last.stamp_ns + self._robot.control_period_ns, last.robot)
 
     def _is_due(self, stamp_ns: int) -> bool:
         period_ns = self._robot.control_period_ns
@@ -231,7 +244,7 @@ class FrameAligner(Generic[T]):
                 frames.append(frame)
                 continue
             if self._waiting is not None:
-                frames.extend(self._with_action(self._waiting, stamp_ns))
+                frames.extend(self._with_action(self._waiting, stamp_ns, robot))
             self._waiting = frame
         return frames
 
@@ -254,14 +267,35 @@ class FrameAligner(Generic[T]):
         mixed = (1.0 - weight) * before.vector() + weight * after.vector()
         return RobotState(stamp_ns, mixed[:-1], float(mixed[-1]))
 
-    def _with_action(self, frame: Frame[T], until_ns: int) -> list[Frame[T]]:
+    def _with_action(self, frame: Frame[T], until_ns: int, then: RobotState) -> list[Frame[T]]:
+        """The frame with its action, if there is one; `then` is the robot at its end."""
         arm, arm_is_new = self._commands.take(frame.stamp_ns, until_ns)
         gripper, _ = self._gripper_commands.take(frame.stamp_ns, until_ns)
+        if self._grip is not None:
+            gripper = np.array([self._grip.commanded(then.gripper_m)])
         if arm is None or gripper is None:
             self._drop("no_command_yet")
             return []
         self.held_actions += not arm_is_new
         return [Frame(frame.stamp_ns, frame.payload, frame.robot, np.concatenate([arm, gripper]))]
+
+
+class _MeasuredGrip:
+    """What a gripper was told, by where it went: there, and further where it closed; see `Gripper.squeeze_m`."""
+
+    def __init__(self, gripper: Gripper) -> None:
+        self._gripper = gripper
+        self._closing = False
+        self._farthest_m = -np.inf  # in the direction in which it moved last
+
+    def commanded(self, opening_m: float) -> float:
+        """The command [m] of the control period at whose end the gripper is open by `opening_m`. Call by time."""
+        further = min if self._closing else max
+        self._farthest_m = further(self._farthest_m, opening_m)
+        if abs(opening_m - self._farthest_m) > TURN_M:
+            self._closing, self._farthest_m = not self._closing, opening_m
+        squeeze_m = self._gripper.squeeze_m if self._closing else 0.0
+        return max(self._gripper.min_m, opening_m - squeeze_m)
 
 
 class _HeldSignal:
@@ -390,13 +424,19 @@ def bag_offers(path: Path | str) -> dict[str, BagTopic]:
 
 def bag_topics(path: Path | str) -> dict[str, int]:
     """Topics of a bag (without leading slash) and how many messages each holds."""
-    reader = _open_bag(Path(path))
+    return {topic: count for topic, (count, _) in _counts_and_types(Path(path)).items()}
+
+
+def _counts_and_types(path: Path) -> dict[str, tuple[int, set[str]]]:
+    """Messages and message types of every topic (without leading slash); several publishers may have several types."""
+    reader = _open_bag(path)
     try:
-        counts: dict[str, int] = {}
+        found: dict[str, tuple[int, set[str]]] = {}
         for connection in reader.connections:
             topic = connection.topic.lstrip("/")
-            counts[topic] = counts.get(topic, 0) + connection.msgcount
-        return counts
+            count, types = found.get(topic, (0, set[str]()))
+            found[topic] = count + connection.msgcount, types | {connection.msgtype}
+        return found
     finally:
         reader.close()
 
@@ -460,7 +500,10 @@ def image_topic_of(path: Path | str, camera: Camera) -> str:
     Raises:
         BagError: the bag holds neither.
     """
-    counts = bag_topics(path)
+    return _image_topic_in(bag_topics(path), path, camera)
+
+
+def _image_topic_in(counts: Mapping[str, int], path: Path | str, camera: Camera) -> str:
     for topic in (camera.recorded_topic, camera.image_topic):
         if counts.get(topic.lstrip("/"), 0) > 0:
             return topic.lstrip("/")
@@ -475,21 +518,31 @@ def stamp_ns_of(message: Any) -> int:
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
 
-def _require_topics(path: Path, robot: RobotDescription, *, with_actions: bool = True) -> dict[str, Camera]:
-    """The image topics of the bag and their cameras, the first one first."""
+@dataclass(frozen=True)
+class _Contents:
+    """What a bag that can serve as a demonstration holds: counts by topic, and image topics with their cameras."""
+
+    counts: Mapping[str, int]
+    image_topics: Mapping[str, Camera]  # the first camera's first
+
+
+def _require_topics(path: Path, robot: RobotDescription, *, with_actions: bool = True) -> _Contents:
+    """Refuse a bag that is of another robot, or lacks a topic or its type."""
     _require_same_robot(path, robot)
-    image_topics = {image_topic_of(path, camera): camera for camera in robot.cameras}
-    counts = bag_topics(path)
-    needed = {"joint states": robot.topics.joint_states}
-    if with_actions:
-        needed["arm commands"] = robot.topics.command
-        needed["gripper commands"] = robot.topics.gripper_command
-    missing = [f"{what} ({topic})" for what, topic in needed.items() if not counts.get(topic.lstrip("/"))]
+    found = _counts_and_types(path)
+    counts = {topic: count for topic, (count, _) in found.items()}
+    image_topics = {_image_topic_in(counts, path, camera): camera for camera in robot.cameras}
+    needed = {t.lstrip("/"): n for t, n in needed_topics(robot, with_actions=with_actions).items()}
+    missing = [f"{topic} ({what.what})" for topic, what in needed.items() if not counts.get(topic)]
     if missing:
         raise BagError(
             f"bag {path} lacks {', '.join(missing)}; it holds {counts}. Record every topic of the robot description."
         )
-    return image_topics
+    types = {topic: types for topic, (_, types) in found.items()}
+    wrong = refusals(needed | dict.fromkeys(image_topics, IMAGES), types)
+    if wrong:
+        raise BagError(f"bag {path}: {'; '.join(wrong)}")
+    return _Contents(counts, image_topics)
 
 
 @overload
@@ -529,6 +582,7 @@ def read_frames(
             another clock.
         JointStateError: a joint is missing or not finite.
         ImageFormatError: an image that cannot be decoded.
+        Each says which message of the bag it is about.
     """
     yield from read_joined_frames(
         path,
@@ -556,7 +610,30 @@ def read_joined_frames(
         join: makes the payload of what the cameras saw together, for every image of the first one.
     """
     path = Path(path)
-    image_topics = _require_topics(path, robot, with_actions=with_actions)
+    yield from _aligned_frames(
+        path,
+        robot,
+        _require_topics(path, robot, with_actions=with_actions),
+        lambda camera, stamp_ns, message: observe(camera, stamp_ns, rgb_from_message(message)),
+        join,
+        with_actions=with_actions,
+        from_ns=from_ns,
+    )
+
+
+def _aligned_frames(
+    path: Path,
+    robot: RobotDescription,
+    contents: _Contents,
+    observe: Callable[[str, int, Any], S],
+    join: Callable[[Joined[S]], T],
+    witness: Callable[[str, int, Any], None] = lambda topic, log_ns, message: None,
+    *,
+    with_actions: bool = True,
+    from_ns: int = 0,
+) -> Iterator[Frame[T]]:
+    """As `read_joined_frames`; `observe` gets messages, and `witness` every message with its topic and log time [ns]."""
+    image_topics = contents.image_topics
     aligner: FrameAligner[T] = FrameAligner(robot, with_actions=with_actions)
     cameras: CameraJoin[S] = CameraJoin(robot)
 
@@ -566,73 +643,61 @@ def read_joined_frames(
             if joined.stamp_ns >= from_ns:
                 yield from aligner.add_payload(joined.stamp_ns, payload)
 
-    topics = robot.topics
-    joint_states, command, gripper = (
-        topic.lstrip("/") for topic in (topics.joint_states, topics.command, topics.gripper_command)
-    )
-    needed = [*image_topics, joint_states, *([command, gripper] if with_actions else [])]
+    needed = [*image_topics, *needed_topics(robot, with_actions=with_actions)]
+    began_ns: int | None = None
     for topic, log_ns, message in bag_messages(path, needed):
-        if topic in image_topics:
-            stamp_ns = stamp_ns_of(message)
-            if abs(log_ns - stamp_ns) > MAX_CLOCK_OFFSET_NS:
-                raise BagError(
-                    f"bag {path}: an image stamped {stamp_ns / 1e9:.3f} s was logged at {log_ns / 1e9:.3f} s. Commands "
-                    "have no stamp, so both must be on one clock: record with --use-sim-time when the robot is simulated."
-                )
-            camera = image_topics[topic].name
-            seen = observe(camera, stamp_ns, rgb_from_message(message))
-            yield from aligned(cameras.add(camera, stamp_ns, seen))
-        elif topic == joint_states:
-            stamp_ns = stamp_ns_of(message)
-            yield from aligner.add_robot_state(
-                robot_state_from_message(message.name, message.position, robot, stamp_ns)
-            )
-        elif topic == command:
-            _add_arm_command(aligner, robot, log_ns, message, path)
-        else:
-            aligner.add_gripper_command(log_ns, float(message.data[0]))
+        began_ns = log_ns if began_ns is None else began_ns
+        witness(topic, log_ns, message)
+        where = f"bag {path}, {topic}, {(log_ns - began_ns) / 1e9:.3f} s after its first message"
+        try:
+            if topic in image_topics:
+                camera, stamp_ns = image_topics[topic].name, stamp_ns_of(message)
+                _require_one_clock(stamp_ns, log_ns, where)
+                yield from aligned(cameras.add(camera, stamp_ns, observe(camera, stamp_ns, message)))
+            else:
+                yield from _add_to(aligner, robot, topic, log_ns, message)
+        except JointStateError as error:
+            raise JointStateError(error.cause, f"{where}: {error}") from error
+        except ImageFormatError as error:
+            raise ImageFormatError(f"{where}: {error}") from error
+        except CommandError as error:
+            raise BagError(f"{where}: {error}") from error
     yield from aligned(cameras.finish())
     yield from aligner.finish()
 
 
-def _add_arm_command(
-    aligner: FrameAligner[Any], robot: RobotDescription, log_ns: int, message: Any, path: Path
-) -> None:
-    if hasattr(message, "points"):
-        order = [
-            list(message.joint_names).index(name)
-            for name in robot.joints.names
-            if name in message.joint_names
-        ]
-        if len(order) != robot.joint_count:
-            raise BagError(
-                f"bag {path}: a trajectory for {list(message.joint_names)} lacks some of {list(robot.joints.names)}"
-            )
-        stamp_ns = stamp_ns_of(message) or log_ns
-        offsets_ns = [
-            int(p.time_from_start.sec) * 1_000_000_000 + int(p.time_from_start.nanosec)
-            for p in message.points
-        ]
-        points = [np.asarray(p.positions, dtype=np.float64) for p in message.points]
-        if not all(p.size == len(message.joint_names) and np.isfinite(p).all() for p in points):
-            raise BagError(
-                f"bag {path}: a trajectory has a point without finite positions for {list(message.joint_names)}"
-            )
-        positions = np.array([p[order] for p in points])
-        aligner.add_trajectory_command(stamp_ns, offsets_ns, positions)
-        return
-    if not hasattr(message, "data"):
+def _require_one_clock(stamp_ns: int, log_ns: int, where: str) -> None:
+    if abs(log_ns - stamp_ns) > MAX_CLOCK_OFFSET_NS:
         raise BagError(
-            f"bag {path}: {robot.topics.command} holds {getattr(message, '__msgtype__', type(message).__name__)}, which says "
-            "no joint positions. Record the trajectory or positions that reach the controller, as MoveIt Servo publishes "
-            "them on its command_out_topic, and name that topic in topics.command"
+            f"{where}: an image stamped {stamp_ns / 1e9:.3f} s was logged at {log_ns / 1e9:.3f} s. Commands have no stamp, so "
+            "both must be on one clock: record with --use-sim-time when the robot is simulated."
         )
-    values = np.asarray(message.data, dtype=np.float64)
-    if values.shape != (robot.joint_count,) or not np.isfinite(values).all():
-        raise BagError(
-            f"bag {path}: an arm command holds {values.tolist()}; expected {robot.joint_count} finite joint positions [rad]"
+
+
+def _add_to(
+    aligner: FrameAligner[T], robot: RobotDescription, topic: str, log_ns: int, message: Any
+) -> list[Frame[T]]:
+    """Add what a message says; returns the frames that are now complete.
+
+    Raises:
+        JointStateError, CommandError: it says nothing that can be used.
+    """
+    if topic == robot.topics.joint_states.lstrip("/"):
+        stamp_ns = stamp_ns_of(message)
+        return aligner.add_robot_state(
+            robot_state_from_message(message.name, message.position, robot, stamp_ns)
         )
-    aligner.add_command(log_ns, values)
+    if topic != robot.topics.recorded_arm_command.lstrip("/"):
+        aligner.add_gripper_command(log_ns, opening_from_message(message))
+        return []
+    command = arm_command_from_message(message, robot)
+    if command.time_from_start_ns:
+        aligner.add_trajectory_command(
+            command.stamp_ns or log_ns, command.time_from_start_ns, command.position_rad
+        )
+    elif len(command.position_rad):
+        aligner.add_command(log_ns, command.position_rad[0])
+    return []
 
 
 @dataclass(frozen=True)
@@ -667,68 +732,44 @@ class BagReport:
 def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
     """Check that every needed topic arrived at its rate, without gaps, and soon after it was stamped.
 
+    Every message is read as `read_frames` reads it, but that images are not decoded: what passes gives frames.
+
     Raises:
-        BagError: the bag cannot be opened, is damaged, or lacks a topic.
+        BagError: the bag cannot be opened, is damaged, lacks a topic, holds a message that says nothing about this robot,
+            or gives no frame.
     """
     path = Path(path)
-    image_topics = _require_topics(path, robot)
-    topics = robot.topics
-    stamps: dict[str, list[int]] = {}
-    needed = [
-        *image_topics,
-        *(t.lstrip("/") for t in (topics.joint_states, topics.command, topics.gripper_command)),
-    ]
+    contents = _require_topics(path, robot)
+    image_topics, topics = contents.image_topics, robot.topics
+    needed = [*image_topics, *(topic.lstrip("/") for topic in needed_topics(robot))]
+    stamps: dict[str, list[int]] = {topic: [] for topic in needed}
     latest_ns = dict.fromkeys(image_topics, 0)
-    for topic, log_ns, message in bag_messages(path, needed):
+
+    def note(topic: str, log_ns: int, message: Any) -> None:
         # The stamp of a trajectory is 0 where it begins at once.
         stamp_ns = stamp_ns_of(message) if hasattr(message, "header") else 0
-        stamps.setdefault(topic, []).append(stamp_ns or log_ns)
+        stamps[topic].append(stamp_ns or log_ns)
         if topic in image_topics:
-            latest_ns[topic] = max(latest_ns[topic], log_ns - stamp_ns_of(message))
-    times_s = {t: np.sort(np.asarray(stamps.get(t, []), dtype=np.int64)) / 1e9 for t in needed}
-    reports: dict[str, TopicReport] = {}
-    problems = []
+            latest_ns[topic] = max(latest_ns[topic], log_ns - stamp_ns)
+
+    try:
+        count = sum(1 for _ in _aligned_frames(path, robot, contents, lambda *_: None, lambda _: None, note))
+    except JointStateError as error:
+        raise BagError(str(error)) from error
+    if count == 0:
+        raise BagError(f"bag {path} has no frame in which image, joint state and command overlap in time")
+    times_s = {t: np.sort(np.asarray(stamps[t], dtype=np.int64)) / 1e9 for t in needed}
+    reports = {topic: _report(at_s) for topic, at_s in times_s.items()}
+    # Whatever else was to be recorded, as camera_info: its publisher was there, and said nothing.
+    problems = [f"{topic}: no message came" for topic, arrived in contents.counts.items() if arrived == 0]
+    measured = [times_s[t] for t in (*image_topics, topics.joint_states.lstrip("/"))]
+    first_s, last_s = min(float(t[0]) for t in measured), max(float(t[-1]) for t in measured)
     for topic, at_s in times_s.items():
         if at_s.size < 2:
             problems.append(f"{topic}: {at_s.size} messages; a demonstration needs at least 2")
-            reports[topic] = TopicReport(int(at_s.size), 0.0, float("inf"))
             continue
-        span_s = float(at_s[-1] - at_s[0])
-        rate_hz = (at_s.size - 1) / span_s if span_s > 0 else float("inf")
-        reports[topic] = TopicReport(int(at_s.size), rate_hz, float(np.diff(at_s).max()))
-    measured = [times_s[t] for t in (*image_topics, topics.joint_states.lstrip("/")) if times_s[t].size]
-    first_s, last_s = min(float(t[0]) for t in measured), max(float(t[-1]) for t in measured)
-    for topic, at_s in times_s.items():
-        report = reports[topic]
-        if at_s.size < 2:
-            continue
-        if topic in image_topics:
-            promised_hz = image_topics[topic].rate_hz
-            # One lost image doubles a gap; half a period of jitter is still no loss.
-            if report.longest_gap_s > 1.5 / promised_hz:
-                problems.append(
-                    f"{topic}: images are {report.longest_gap_s:.3f} s apart at worst; at {promised_hz} Hz "
-                    "one is missing"
-                )
-            elif report.rate_hz < RATE_FRACTION * promised_hz:
-                problems.append(
-                    f"{topic}: {report.rate_hz:.1f} Hz; the robot description says {promised_hz} Hz"
-                )
-        elif topic == topics.joint_states.lstrip("/"):
-            if report.longest_gap_s > robot.deadlines_s.joint_states:
-                problems.append(
-                    f"{topic}: a gap of {report.longest_gap_s:.3f} s; the deadline is {robot.deadlines_s.joint_states} s"
-                )
-            if report.rate_hz < RATE_FRACTION * robot.control_rate_hz:
-                problems.append(
-                    f"{topic}: {report.rate_hz:.1f} Hz, below the control rate of {robot.control_rate_hz} Hz"
-                )
-        elif topic == topics.command.lstrip("/") and report.longest_gap_s > COMMAND_GAP_S:
-            problems.append(
-                f"{topic}: no command for {report.longest_gap_s:.3f} s, in which the arm was held; did the "
-                "teleoperation stall?"
-            )
-        if topic == topics.gripper_command.lstrip("/"):
+        problems += _arrival_problems(topic, reports[topic], robot, image_topics.get(topic))
+        if topic == (topics.gripper_command or "").lstrip("/"):
             continue  # told when it changes
         if at_s[0] - first_s > EDGE_S:
             problems.append(f"{topic}: begins {at_s[0] - first_s:.1f} s after the others")
@@ -741,5 +782,40 @@ def check_bag(path: Path | str, robot: RobotDescription) -> BagReport:
         for topic, late_ns in latest_ns.items()
         if late_ns > robot.deadlines_s.image * 1e9
     ]
-    image_times = stamps.get(next(iter(image_topics)), [0])
+    image_times = stamps[next(iter(image_topics))]
     return BagReport(path, (max(image_times) - min(image_times)) / 1e9, reports, tuple(problems))
+
+
+def _report(at_s: FloatArray) -> TopicReport:
+    """Of (N,) sorted times, at least one."""
+    if at_s.size < 2:
+        return TopicReport(int(at_s.size), 0.0, float("inf"))
+    span_s = float(at_s[-1] - at_s[0])
+    rate_hz = (at_s.size - 1) / span_s if span_s > 0 else float("inf")
+    return TopicReport(int(at_s.size), rate_hz, float(np.diff(at_s).max()))
+
+
+def _arrival_problems(
+    topic: str, report: TopicReport, robot: RobotDescription, camera: Camera | None
+) -> Iterator[str]:
+    """What is wrong with the rate and the gaps of a topic; `camera` is whose images it holds."""
+    topics = robot.topics
+    if camera is not None:
+        # One lost image doubles a gap; half a period of jitter is still no loss.
+        if report.longest_gap_s > 1.5 / camera.rate_hz:
+            yield (
+                f"{topic}: images are {report.longest_gap_s:.3f} s apart at worst; at {camera.rate_hz} Hz one is missing"
+            )
+        elif report.rate_hz < RATE_FRACTION * camera.rate_hz:
+            yield f"{topic}: {report.rate_hz:.1f} Hz; the robot description says {camera.rate_hz} Hz"
+    elif topic == topics.joint_states.lstrip("/"):
+        if report.longest_gap_s > robot.deadlines_s.joint_states:
+            yield (
+                f"{topic}: a gap of {report.longest_gap_s:.3f} s; the deadline is {robot.deadlines_s.joint_states} s"
+            )
+        if report.rate_hz < RATE_FRACTION * robot.control_rate_hz:
+            yield f"{topic}: {report.rate_hz:.1f} Hz, below the control rate of {robot.control_rate_hz} Hz"
+    elif topic == topics.recorded_arm_command.lstrip("/") and report.longest_gap_s > COMMAND_GAP_S:
+        yield (
+            f"{topic}: no command for {report.longest_gap_s:.3f} s, in which the arm was held; did the teleoperation stall?"
+        )

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
 
+from atk_perception.demonstration_topics import with_gripper_topic
 from atk_perception.frames import BagError, Frame, bag_label, read_frames
 from atk_perception.image_codec import RgbImage
 from atk_perception.keypoint_tracker import KeypointObservation, KeypointTracker
@@ -293,7 +294,7 @@ def import_dataset(
                     report(bags[-1].name)
                 episode, step = int(row["episode_index"]), 0
                 bags.append(output / names[episode])
-                writer = DemonstrationWriter(bags[-1], messages.topics, robot)
+                writer = DemonstrationWriter(bags[-1], messages.topics, messages.robot)
             assert writer is not None
             image = np.asarray(row[camera].permute(1, 2, 0).numpy() * 255.0)
             state, action = (np.asarray(row[key], np.float64)[order[key]] for key in (STATE, ACTION))
@@ -360,7 +361,7 @@ class _Messages:
     """Serialised ROS messages of a frame, as the robot would publish them."""
 
     def __init__(self, robot: RobotDescription) -> None:
-        self._robot = robot
+        self.robot, self._gripper_topic = with_gripper_topic(robot)
         self._store = get_typestore(Stores.ROS2_JAZZY)
         image, joints, array = (
             "sensor_msgs/msg/CompressedImage",
@@ -370,14 +371,14 @@ class _Messages:
         self.topics = {
             robot.camera.recorded_topic: image,
             robot.topics.joint_states: joints,
-            robot.topics.command: array,
-            robot.topics.gripper_command: array,
+            robot.topics.recorded_arm_command: array,
+            self._gripper_topic: array,
         }
 
     def of_frame(
         self, stamp_ns: int, image: RgbImage, state: NDArray[np.float64], action: NDArray[np.float64]
     ) -> Iterator[tuple[str, bytes]]:
-        robot, types = self._robot, self._store.types
+        robot, types = self.robot, self._store.types
         stamp = types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
         header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=robot.camera.frame_id)
         layout = types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
@@ -387,8 +388,8 @@ class _Messages:
         for topic, arguments in (
             (robot.topics.joint_states, (header, names, position, none, none)),
             (robot.camera.recorded_topic, (header, "rgb8; png compressed bgr8", png)),
-            (robot.topics.command, (layout, action[:-1])),
-            (robot.topics.gripper_command, (layout, action[-1:])),
+            (robot.topics.recorded_arm_command, (layout, action[:-1])),
+            (self._gripper_topic, (layout, action[-1:])),
         ):
             kind = self.topics[topic]
             yield topic, bytes(self._store.serialize_cdr(types[kind](*arguments), kind))

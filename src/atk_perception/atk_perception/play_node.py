@@ -148,8 +148,7 @@ class PlayNode(ManagedNode):
             raise BagError(f"bag {self._bag} has no topics {unknown}; it holds {sorted(offers)}")
         commands: set[str] = set()
         if self._robot is not None:
-            topics = self._robot.topics
-            commands = {topics.command.lstrip("/"), topics.gripper_command.lstrip("/")}
+            commands = {topic.lstrip("/") for topic in self._robot.topics.commands}
         if named:
             return {t: offer for t, offer in offers.items() if t in named and t not in excluded}
         left_out = {

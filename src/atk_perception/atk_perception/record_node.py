@@ -29,6 +29,7 @@ from sensor_msgs.msg import Joy
 from atk_interfaces.msg import RecordStatus
 from atk_interfaces.srv import RecordEpisode
 from atk_perception.bag_calibration import TF_TOPIC
+from atk_perception.demonstration_topics import CAMERA_INFO, IMAGES, needed_topics, refusals
 from atk_perception.frames import BagError
 from atk_perception.input_thread import InputThread
 from atk_perception.joystick import NO_BUTTON, Buttons
@@ -103,7 +104,13 @@ class RecordNode(ManagedNode):
                 "parameter 'robot' is empty; give a robot description file (config/robots/*.yaml)"
             )
         self._robot = RobotDescription.load(path)
-        self._image_stamps = {camera.recorded_topic: (0, 0) for camera in self._robot.cameras}
+        cameras = self._robot.cameras
+        self._image_stamps = {camera.recorded_topic: (0, 0) for camera in cameras}
+        self._needed = {
+            **{camera.recorded_topic: IMAGES for camera in cameras},
+            **{camera.camera_info_topic: CAMERA_INFO for camera in cameras},
+            **needed_topics(self._robot),
+        }
         # One after the other: a start that still waits for a publisher must not meet the next request.
         requests = MutuallyExclusiveCallbackGroup()
         self._service = self.create_service(
@@ -212,6 +219,9 @@ class RecordNode(ManagedNode):
         if self._inputs is not None:  # of an episode that a fault has ended
             self._inputs.close()
         topics = self._await_topics()
+        wrong = refusals(self._needed, {topic: [msgtype] for topic, msgtype in topics.items()})
+        if wrong:
+            raise RecordingError("; ".join(wrong))
         output = Path(self.parameter("output")).expanduser()
         path = output / (name or _next_name(output))
         latched = [
@@ -265,14 +275,7 @@ class RecordNode(ManagedNode):
             RecordingError: a topic has no publisher.
         """
         robot = self._robot
-        wanted = [
-            *(c.recorded_topic for c in robot.cameras),
-            *(c.camera_info_topic for c in robot.cameras),
-            robot.topics.joint_states,
-            robot.topics.command,
-            robot.topics.gripper_command,
-            *(topic for topic in self.parameter("extra_topics") if topic),
-        ]
+        wanted = [*self._needed, *(topic for topic in self.parameter("extra_topics") if topic)]
         graph = dict(self.get_topic_names_and_types())
         found: dict[str, str] = {}
         missing = []
@@ -323,9 +326,8 @@ class RecordNode(ManagedNode):
                 self.get_logger().error(str(error))
             else:
                 self._written[topic] += 1
-        topics = self._robot.topics
         ended = self._writer is None
-        if ended or topic in (*self._image_stamps, topics.command, topics.gripper_command):
+        if ended or topic in (*self._image_stamps, *self._robot.topics.commands):
             self._publish_status()
 
     def _now_ns(self) -> int:
@@ -341,8 +343,8 @@ class RecordNode(ManagedNode):
             recording=self._writer is not None,
             bag_path=self._bag_path,
             images=self._written[self._robot.camera.recorded_topic],
-            arm_commands=self._written[topics.command],
-            gripper_commands=self._written[topics.gripper_command],
+            arm_commands=self._written[topics.recorded_arm_command],
+            gripper_commands=self._written[topics.gripper_command] if topics.gripper_command else 0,
         )
         # Up to there every camera has been written.
         status.header.stamp.sec, status.header.stamp.nanosec = min(self._image_stamps.values())

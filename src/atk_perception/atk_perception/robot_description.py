@@ -119,6 +119,11 @@ class Gripper(_Model):
 
     opening = opening_at_zero_m + opening_per_joint_m * joint position; the second is negative where
     the joint grows as the gripper closes.
+
+    Attributes:
+        squeeze_m: of demonstrations without gripper commands (see Topics): how much further than was measured the gripper
+            is taken to have been told to close, from when it closes until it opens. What it holds stops it before it is
+            where it was told to be, and is held by that difference alone.
     """
 
     joint: str
@@ -126,6 +131,7 @@ class Gripper(_Model):
     opening_at_zero_m: FiniteFloat = 0.0
     min_m: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     max_m: PositiveFloat
+    squeeze_m: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.01
     sink: Literal["position", "gripper_command", "parallel_gripper_command"] = "position"
     action: TopicName | None = None
     max_effort: PositiveFloat | None = None
@@ -137,6 +143,14 @@ class Gripper(_Model):
             yield ("opening_per_joint_m",), "is 0; the opening must follow from the joint"
         if self.sink != "position" and self.action is None:
             yield ("sink",), f"{self.sink} needs 'action', the name of the gripper's action server"
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the usual `squeeze_m`: a gripper is written, and known again, as before there was one."""
+        content: dict[str, Any] = serialise(self)
+        if self.squeeze_m == type(self).model_fields["squeeze_m"].default:
+            content.pop("squeeze_m", None)
+        return content
 
     def opening_m(self, joint_position: float) -> float:
         """Opening [m] of a position of the gripper's joint."""
@@ -211,11 +225,38 @@ class WorkPlane(_Model):
 
 
 class Topics(_Model):
-    """Where the robot listens and speaks."""
+    """Where the robot listens and speaks.
+
+    Attributes:
+        joint_states: of arm and gripper.
+        command: where the command sink publishes, if it does.
+        recorded_command: the arm's positions or trajectories in demonstrations, where `command` does not say them, as with
+            MoveIt Servo: what Servo tells the controller.
+        gripper_command: the gripper's opening [m]. Where nobody publishes it, demonstrations take for the command of a
+            period the opening that was measured at its end (and see Gripper.squeeze_m).
+    """
 
     joint_states: TopicName
     command: TopicName
-    gripper_command: TopicName
+    recorded_command: TopicName | None = None
+    gripper_command: TopicName | None = None
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is not there: topics are written, and known again, as before there could be fewer or more."""
+        content: dict[str, Any] = serialise(self)
+        return {key: value for key, value in content.items() if value is not None}
+
+    @property
+    def recorded_arm_command(self) -> str:
+        """Where demonstrations have the arm's commands."""
+        return self.recorded_command or self.command
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Every topic by which somebody moves the robot."""
+        named = (self.command, self.recorded_command, self.gripper_command)
+        return tuple(topic for topic in named if topic is not None)
 
 
 class Deadlines(_Model):
@@ -324,6 +365,11 @@ class RobotDescription(_Model):
         yield from self._camera_problems()
 
     def _sink_problems(self) -> Iterator[tuple[Location, str]]:
+        if self.gripper.sink == "position" and self.topics.gripper_command is None:
+            yield (
+                ("topics",),
+                "gripper.sink position needs topics.gripper_command, where the gripper listens for its opening [m]",
+            )
         if self.command_sink == "follow_joint_trajectory" and self.command_action is None:
             yield ("command_sink",), "follow_joint_trajectory needs 'command_action', the action's name"
         model = self.kinematics

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,12 +33,18 @@ def write_demonstration(
     topic_ends: Mapping[str, int] | None = None,
     custom_data: Mapping[str, str] | None = None,
     arm_command: str = "positions",
+    change: Callable[[str, int, Any], Any] = lambda topic, step, message: message,
+    types: Mapping[str, str] | None = None,
+    empty_topics: Mapping[str, str] | None = None,
 ) -> tuple[Path, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Write `steps` control periods; returns the bag and (image, robot state, action) of each.
 
     Args:
         topic_ends: topic -> step from which on it is silent.
         arm_command: "positions", "trajectory" (the action and what else was planned then) or "twist".
+        change: what is written instead of the message of a topic and step.
+        types: topic -> message type, where `change` makes it another.
+        empty_topics: topic -> message type of topics that hold no message.
     """
     rng = np.random.default_rng(seed)
     stamp_type, header_type = TYPES.types["builtin_interfaces/msg/Time"], TYPES.types["std_msgs/msg/Header"]
@@ -56,6 +63,8 @@ def write_demonstration(
             "twist": "geometry_msgs/msg/TwistStamped",
         }[arm_command],
         ROBOT.topics.gripper_command: array_type,
+        **(types or {}),
+        **(empty_topics or {}),
     }
 
     def header(stamp_ns: int):
@@ -102,9 +111,11 @@ def write_demonstration(
         }
 
         def put(topic: str, stamp_ns: int, message) -> None:
-            if topic in connections and (stamp_ns - START_NS) // image_every_ns < ends.get(topic, steps):
+            step = (stamp_ns - START_NS) // image_every_ns
+            if topic in connections and step < ends.get(topic, steps):
+                changed = change(topic, step, message)
                 writer.write(
-                    connections[topic], stamp_ns + log_offset_ns, TYPES.serialize_cdr(message, topics[topic])
+                    connections[topic], stamp_ns + log_offset_ns, TYPES.serialize_cdr(changed, topics[topic])
                 )
 
         for k in range(steps):

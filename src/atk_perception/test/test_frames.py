@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bag_writing import ROBOT, write_demonstration
+import yaml
+from bag_writing import ROBOT, TYPES, write_demonstration
 
 from atk_perception.frames import (
     BagError,
@@ -21,6 +23,8 @@ from atk_perception.frames import (
     read_frames,
     robot_state_from_message,
 )
+from atk_perception.image_codec import ImageFormatError
+from atk_perception.robot_description import RobotDescription
 
 PERIOD_NS = ROBOT.control_period_ns
 
@@ -185,7 +189,9 @@ def test_a_trajectory_that_nothing_replaces_is_followed_point_by_point():
 
 def test_commands_that_say_no_positions_are_refused(tmp_path):
     bag, _ = write_demonstration(tmp_path / "demo", steps=3, arm_command="twist")
-    with pytest.raises(BagError, match=r"TwistStamped, which says no joint positions.*command_out_topic"):
+    with pytest.raises(
+        BagError, match=r"TwistStamped, not joint positions.*command_out_topic.*recorded_command"
+    ):
         list(read_frames(bag, ROBOT))
 
 
@@ -286,6 +292,177 @@ def test_the_check_says_how_every_topic_arrived(tmp_path):
     report = check_bag(bag, ROBOT)
     assert str(report.topics[ROBOT.camera.recorded_topic]) == "21 at 20.0 Hz, longest gap 0.050 s"
     assert len(report.topics) == 4
+
+
+# -- what messages say ------------------------------------------------------------------------------
+
+JOINT_STATES, ARM, GRIPPER = (
+    ROBOT.topics.joint_states,
+    ROBOT.topics.command,
+    ROBOT.topics.gripper_command,
+)
+
+
+def changed(topic: str, step: int, **fields):
+    """A change of one message, for `write_demonstration`."""
+    return lambda t, k, message: replace(message, **fields) if (t, k) == (topic, step) else message
+
+
+def a_point_without_positions(topic: str, step: int, message):
+    if (topic, step) == (ARM, 4):
+        message.points[0].positions = np.zeros(0)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"change": changed(ARM, 4, data=np.zeros(6))}, rf"{ARM}, 0\.202 s after .*expected 7 finite joint"),
+        ({"change": changed(ARM, 4, data=np.full(7, np.inf))}, "expected 7 finite joint positions"),
+        ({"change": changed(GRIPPER, 4, data=np.zeros(0))}, r"a gripper command holds \[\]; expected one"),
+        ({"change": changed(GRIPPER, 4, data=np.zeros(2))}, r"holds \[0\.0, 0\.0\]; expected one"),
+        ({"change": changed(GRIPPER, 4, data=np.array([np.nan]))}, r"holds \[nan\]; expected one finite"),
+        ({"change": changed(JOINT_STATES, 4, position=np.full(8, np.nan))}, "not finite for .*panda_joint1"),
+        (
+            {"change": changed(JOINT_STATES, 4, name=["a"] * 8)},
+            rf"{JOINT_STATES}, 0\.200 s after its first message: joint state lacks .*panda_joint1",
+        ),
+        ({"change": changed(JOINT_STATES, 4, position=np.zeros(3))}, "names 8 joints but holds 3 positions"),
+        (
+            {"arm_command": "trajectory", "change": changed(ARM, 4, joint_names=list("abcdefg"))},
+            r"a trajectory for \['a', .* lacks \['panda_joint1'",
+        ),
+        (
+            {"arm_command": "trajectory", "change": a_point_without_positions},
+            "a point without finite positions",
+        ),
+        ({"arm_command": "twist"}, "TwistStamped, not joint positions"),
+        (
+            {
+                "types": {GRIPPER: "std_msgs/msg/Float64"},
+                "change": lambda topic, _, message: FLOAT if topic == GRIPPER else message,
+            },
+            rf"{GRIPPER} holds std_msgs/msg/Float64, not openings of the gripper .*leave topics\.gripper_command out",
+        ),
+        (
+            {
+                "types": {JOINT_STATES: "std_msgs/msg/Float64"},
+                "change": lambda topic, _, message: FLOAT if topic == JOINT_STATES else message,
+            },
+            rf"{JOINT_STATES} holds std_msgs/msg/Float64, not joint states",
+        ),
+    ],
+)
+def test_what_cannot_be_read_later_does_not_pass_the_check(tmp_path, how, message):
+    bag, _ = write_demonstration(tmp_path / "demo", steps=10, **how)
+    with pytest.raises(BagError, match=message):
+        check_bag(bag, ROBOT)
+    with pytest.raises((BagError, JointStateError), match=message):
+        list(read_frames(bag, ROBOT))
+
+
+FLOAT = TYPES.types["std_msgs/msg/Float64"](data=0.04)
+
+
+def test_the_check_decodes_no_image(tmp_path):
+    """It reads an hour of images as fast as the disk: one that cannot be decoded passes, and is refused by the reader."""
+    topic = ROBOT.camera.recorded_topic
+    bag, _ = write_demonstration(
+        tmp_path / "demo", steps=10, change=changed(topic, 4, data=np.zeros(9, np.uint8))
+    )
+    assert check_bag(bag, ROBOT).ok
+    with pytest.raises(ImageFormatError, match=rf"{topic}, 0\.200 s after its first message: "):
+        list(read_frames(bag, ROBOT))
+
+
+def test_a_bag_without_a_frame_does_not_pass_the_check(tmp_path):
+    late = {"topic_ends": {ROBOT.camera.recorded_topic: 1}, "change": lambda *given: given[-1]}
+    bag, _ = write_demonstration(tmp_path / "demo", steps=10, lost_images=set(range(9)), **late)
+    with pytest.raises(BagError, match="has no images"):
+        check_bag(bag, ROBOT)
+    ends = dict.fromkeys((JOINT_STATES, ARM, GRIPPER), 3)
+    bag, _ = write_demonstration(tmp_path / "apart", steps=10, lost_images=set(range(5)), topic_ends=ends)
+    with pytest.raises(BagError, match="no frame in which image, joint state and command overlap"):
+        check_bag(bag, ROBOT)
+
+
+def test_the_check_tells_a_topic_that_was_to_be_recorded_and_stayed_silent(tmp_path):
+    """The recorder asks for camera_info, and for what people name; their publishers may say nothing."""
+    empty = {ROBOT.camera.camera_info_topic: "sensor_msgs/msg/CameraInfo"}
+    bag, _ = write_demonstration(tmp_path / "demo", steps=10, empty_topics=empty)
+    assert check_bag(bag, ROBOT).problems == (f"{ROBOT.camera.camera_info_topic}: no message came",)
+
+
+def test_a_trajectory_without_points_tells_the_arm_nothing(tmp_path):
+    bag, expected = write_demonstration(
+        tmp_path / "demo", steps=6, arm_command="trajectory", change=changed(ARM, 3, points=[])
+    )
+    assert check_bag(bag, ROBOT).ok
+    actions = [frame.action for frame in read_frames(bag, ROBOT)]
+    np.testing.assert_allclose(actions[2], expected[2][2])
+    np.testing.assert_allclose(actions[4], expected[4][2])
+    assert not np.allclose(actions[3][:-1], expected[3][2][:-1])
+
+
+# -- robots whose commands are said elsewhere --------------------------------------------------------
+
+
+def with_topics(**changes) -> RobotDescription:
+    content = yaml.safe_load(ROBOT.dump())
+    content["topics"] = {k: v for k, v in {**content["topics"], **changes}.items() if v is not None}
+    if content["topics"].get("gripper_command") is None:
+        content["gripper"] |= {"sink": "gripper_command", "action": "gripper_cmd"}
+    return RobotDescription.model_validate(content)
+
+
+def test_one_robot_file_serves_recording_and_running_through_servo(tmp_path):
+    """The policy publishes what Servo takes; demonstrations hold what Servo tells the controller."""
+    servo = with_topics(command="servo_node/delta_joint_cmds", recorded_command=ARM)
+    bag, expected = write_demonstration(tmp_path / "demo", steps=6, arm_command="trajectory")
+    assert check_bag(bag, servo).ok
+    for frame, (_, _, action) in zip(read_frames(bag, servo), expected, strict=True):
+        np.testing.assert_allclose(frame.action, action)
+
+
+def test_without_opening_commands_the_action_is_the_opening_at_the_end_of_its_period(tmp_path):
+    robot = with_topics(gripper_command=None)
+    opening_m = np.linspace(0.01, 0.07, 8)  # it only opens
+
+    def move(topic: str, step: int, message):
+        if topic == JOINT_STATES:
+            message.position[-1] = ROBOT.gripper.joint_position(opening_m[step])
+        return message
+
+    bag, expected = write_demonstration(tmp_path / "demo", steps=8, without={GRIPPER}, change=move)
+    assert check_bag(bag, robot).ok
+    frames = list(read_frames(bag, robot))
+    np.testing.assert_allclose([f.action[-1] for f in frames], [*opening_m[1:], opening_m[-1]])
+    np.testing.assert_allclose([f.action[:-1] for f in frames], [action[:-1] for _, _, action in expected])
+    with pytest.raises(BagError, match=GRIPPER):
+        check_bag(bag, ROBOT)
+
+
+def test_what_a_gripper_was_seen_to_hold_is_pressed_and_let_go(tmp_path):
+    """Closing, stopped by what it holds at 40 mm, opening again; the sensor trembles by half a millimetre."""
+    robot = with_topics(gripper_command=None)
+    plan_mm = [80, 80, 60, 40, 40, 40, 40, 60, 80, 80]
+    rng = np.random.default_rng(0)
+    seen_m = [1e-3 * (mm + rng.uniform(-0.5, 0.5)) for mm in plan_mm]
+    aligner: FrameAligner[int] = FrameAligner(robot, with_actions=True)
+    frames = []
+    for k, opening_m in enumerate(seen_m):
+        stamp_ns = 10**9 + k * PERIOD_NS
+        frames += aligner.add_robot_state(RobotState(stamp_ns, np.zeros(ROBOT.joint_count), opening_m))
+        frames += aligner.add_payload(stamp_ns, k)
+        aligner.add_command(stamp_ns + 1, np.zeros(ROBOT.joint_count))
+    frames += aligner.finish()
+    squeeze_m = robot.gripper.squeeze_m
+    closing = [False, True, True, True, True, True, False, False, False, False]
+    expected = [
+        opening_m - squeeze_m * closes
+        for opening_m, closes in zip([*seen_m[1:], seen_m[-1]], closing, strict=True)
+    ]
+    np.testing.assert_allclose([frame.action[-1] for frame in frames], expected)
 
 
 def test_a_bag_is_streamed(tmp_path):

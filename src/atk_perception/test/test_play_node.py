@@ -10,6 +10,7 @@ import time
 
 import pytest
 import rclpy
+import yaml
 from bag_writing import ROBOT, START_NS, write_demonstration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -158,3 +159,13 @@ def test_a_bag_that_cannot_be_played_is_named(bag, arguments, message):
     process = play(*[str(bag) if a == "BAG" else a for a in arguments])
     output, _ = process.communicate(timeout=30)
     assert message in output
+
+
+def test_what_servo_told_the_controller_reaches_no_robot_either(tmp_path):
+    content = yaml.safe_load(ROBOT.dump())
+    content["topics"] |= {"command": "servo_node/delta_joint_cmds", "recorded_command": ROBOT.topics.command}
+    bag, _ = write_demonstration(
+        tmp_path / "servo", steps=2, custom_data={"atk_robot_file": yaml.safe_dump(content)}
+    )
+    output, _ = play(bag, "--rate", 0).communicate(timeout=60)
+    assert f"left out ['{ROBOT.topics.command}', '{ROBOT.topics.gripper_command}']" in output

@@ -50,6 +50,7 @@ class Robot:
         self._gripper = self.node.create_publisher(Float64MultiArray, topics.gripper_command, 50)
         self._camera_info = self.node.create_publisher(CameraInfo, ROBOT.camera.camera_info_topic, 50)
         self.joy = self.node.create_publisher(Joy, "joy", 10)
+        self.joint_rad = 0.1
         self.statuses: list[RecordStatus] = []
         self.node.create_subscription(RecordStatus, "recorder/status", self.statuses.append, STATUS_QOS)
         self.client = self.node.create_client(RecordEpisode, "recorder/episode")
@@ -61,7 +62,9 @@ class Robot:
     def _publish(self) -> None:
         while not self._stop.wait(0.05):
             stamp = self.node.get_clock().now().to_msg()
-            joints = JointState(name=[*ROBOT.joints.names, ROBOT.gripper.joint], position=[0.1] * 8)
+            joints = JointState(
+                name=[*ROBOT.joints.names, ROBOT.gripper.joint], position=[self.joint_rad] * 8
+            )
             joints.header.stamp = stamp
             self._joints.publish(joints)
             image = fill_png_message(CompressedImage(), self._image)
@@ -106,8 +109,10 @@ def robot():
     robot.close()
 
 
-def start(output: Path, *parameters: str, code: str = NODE, **options) -> subprocess.Popen[str]:
-    given = [part for p in (f"robot:={ROBOT_FILE}", f"output:={output}", *parameters) for part in ("-p", p)]
+def start(
+    output: Path, *parameters: str, code: str = NODE, robot_file: Path = ROBOT_FILE, **options
+) -> subprocess.Popen[str]:
+    given = [part for p in (f"robot:={robot_file}", f"output:={output}", *parameters) for part in ("-p", p)]
     arguments = ["--ros-args", *given] if code == NODE else list(parameters)
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -134,7 +139,7 @@ def test_an_episode_is_kept_with_its_label_its_robot_and_a_check_that_says_so(ro
         answer = robot.ask(RecordEpisode.Request.KEEP)
         assert answer.success
         # Rate and longest gap of every needed topic.
-        told = re.findall(r"(\S+) (\d+) at (\d+\.\d) Hz, longest gap (\d\.\d{3}) s", answer.message)
+        told = re.findall(r"([\w/]+) (\d+) at (\d+\.\d) Hz, longest gap (\d\.\d{3}) s", answer.message)
         assert {topic for topic, *_ in told} == {
             ROBOT.camera.recorded_topic,
             ROBOT.topics.joint_states,
@@ -149,6 +154,59 @@ def test_an_episode_is_kept_with_its_label_its_robot_and_a_check_that_says_so(ro
         assert "send START first" in second.message
     finally:
         end(process)
+
+
+def test_an_episode_that_could_not_be_read_is_not_kept(robot, tmp_path):
+    """What selection would refuse weeks later is said while the robot still stands there."""
+    process = start(tmp_path)
+    try:
+        assert robot.ask(RecordEpisode.Request.START, "one").success
+        robot.wait("images", lambda: robot.images() >= 6)
+        robot.joint_rad = float("nan")
+        seen = robot.images()
+        robot.wait("images", lambda: robot.images() >= seen + 4)
+        answer = robot.ask(RecordEpisode.Request.KEEP)
+        assert not answer.success
+        assert "joint state holds a position that is not finite for ['panda_joint1'" in answer.message
+        assert re.search(r"joint_states, \d+\.\d{3} s after its first message", answer.message)
+    finally:
+        end(process)
+    assert [path.name for path in tmp_path.iterdir()] == ["one.recording"]
+
+
+def test_a_topic_that_cannot_hold_commands_is_refused_before_anything_is_recorded(robot, tmp_path):
+    other = tmp_path / "robot.yaml"
+    other.write_text(ROBOT_FILE.read_text().replace(f"command: {ROBOT.topics.command}", "command: joy"))
+    process = start(tmp_path / "bags", robot_file=other)
+    try:
+        answer = robot.ask(RecordEpisode.Request.START, "one")
+        assert not answer.success
+        assert "joy holds sensor_msgs/msg/Joy, not joint positions of the arm" in answer.message
+        assert "topics.recorded_command" in answer.message
+    finally:
+        end(process)
+    assert not (tmp_path / "bags").exists()
+
+
+def test_a_gripper_that_nobody_commands_by_topic_is_recorded_by_its_joint(robot, tmp_path):
+    other = tmp_path / "robot.yaml"
+    text = ROBOT_FILE.read_text().replace(f"  gripper_command: {ROBOT.topics.gripper_command}\n", "")
+    other.write_text(
+        text.replace("  max_m: 0.08", "  max_m: 0.08\n  sink: gripper_command\n  action: gripper_cmd")
+    )
+    process = start(tmp_path / "bags", robot_file=other)
+    try:
+        assert robot.ask(RecordEpisode.Request.START, "one").success
+        robot.wait("images", lambda: robot.images() >= 6)
+        answer = robot.ask(RecordEpisode.Request.KEEP)
+        assert answer.success, answer.message
+        assert ROBOT.topics.gripper_command not in answer.message
+    finally:
+        end(process)
+    bag = tmp_path / "bags" / "one"
+    actions = [frame.action[-1] for frame in read_frames(bag, bag_robot(bag))]
+    assert actions
+    assert set(actions) == {ROBOT.gripper.opening_m(robot.joint_rad)}
 
 
 def test_joystick_buttons_start_keep_and_discard(robot, tmp_path):

@@ -63,6 +63,11 @@ HOME = "home_rad: [0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785]"
         ),
         ("min_m: 0.0", "min_m: 0.08", r"gripper\.min_m: 0\.08 is not below max_m{line}"),
         ("opening_per_joint_m: 2.0", "opening_per_joint_m: 0.0", r"opening_per_joint_m: is 0; .*{line}"),
+        (
+            "  gripper_command: gripper_position_controller/commands\n",
+            "",
+            "topics: gripper.sink position needs topics.gripper_command.*{line-3}",
+        ),
         ("min_m: 0.0", "min_m: 0.0\n  sink: gripper_command", "gripper.sink: .*needs 'action'.*{line+1}"),
         (
             "command_sink: forward_position",
@@ -98,7 +103,7 @@ def test_every_error_names_its_line(old, new, message):
     assert TEXT.count(old) >= 1
     wrong = TEXT.replace(old, new, 1)
     line = line_of(TEXT, old)
-    for shift in ("-1", "", "+1"):
+    for shift in ("-3", "-1", "", "+1"):
         number = line + int(shift or 0)
         # YAML's own errors say 'line N, column M'.
         message = message.replace(f"{{line{shift}}}", rf"(.* \(line {number}\)|line {number}, column)")

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
+from atk_perception.demonstration_topics import with_gripper_topic
 from atk_perception.image_codec import RgbImage
 from atk_perception.recording import DemonstrationWriter
 from atk_perception.robot_description import RobotDescription
@@ -33,12 +34,12 @@ class CorrectionWriter:
     """A bag of frames and what should have been commanded in each, as the recorder would have written it."""
 
     def __init__(self, path: Path, robot: RobotDescription) -> None:
-        topics, camera = robot.topics, robot.camera
+        robot, self._gripper_topic = with_gripper_topic(robot)
         self._kinds = {
-            camera.recorded_topic: IMAGE,
-            topics.joint_states: STATE,
-            topics.command: ARRAY,
-            topics.gripper_command: ARRAY,
+            robot.camera.recorded_topic: IMAGE,
+            robot.topics.joint_states: STATE,
+            robot.topics.recorded_arm_command: ARRAY,
+            self._gripper_topic: ARRAY,
         }
         self._robot = robot
         self._writer = DemonstrationWriter(path, self._kinds, robot)
@@ -57,8 +58,8 @@ class CorrectionWriter:
         for topic, message in (
             (robot.topics.joint_states, types[STATE](header, names, positions, none, none)),
             (robot.camera.recorded_topic, types[IMAGE](header, "rgb8; png compressed bgr8", png)),
-            (robot.topics.command, types[ARRAY](layout, np.asarray(action[:-1], np.float64))),
-            (robot.topics.gripper_command, types[ARRAY](layout, np.asarray(action[-1:], np.float64))),
+            (robot.topics.recorded_arm_command, types[ARRAY](layout, np.asarray(action[:-1], np.float64))),
+            (self._gripper_topic, types[ARRAY](layout, np.asarray(action[-1:], np.float64))),
         ):
             self._writer.write(topic, stamp_ns, bytes(_TYPES.serialize_cdr(message, self._kinds[topic])))
 

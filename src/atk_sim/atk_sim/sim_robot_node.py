@@ -124,6 +124,11 @@ class SimRobotNode(ManagedNode):
         self._recorded = RecordStatus()
         self._action = np.append(robot.home_rad, robot.gripper.max_m)
         topics = robot.topics
+        if topics.gripper_command is None:
+            raise ValueError(
+                f"robot description {self.parameter('robot')} has no topics.gripper_command; the simulated gripper has no action, "
+                "but hears its opening [m] on a topic. Give gripper.sink position and that topic"
+            )
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
         self._joints_publisher = self.create_publisher(JointState, topics.joint_states, JOINT_STATE_DEPTH)
         self._views = [self._view(camera) for camera in robot.cameras]

@@ -11,9 +11,15 @@ from atk_policy.command_sinks.protocol import Topic
 
 
 class GripperPositionSink:
-    """One value: the opening [m]. It is also what a demonstration holds, whichever way the gripper is driven."""
+    """One value: the opening [m]. Demonstrations hold the same, where there is such a topic.
+
+    Raises:
+        ValueError: there is none.
+    """
 
     def __init__(self, robot: RobotDescription) -> None:
+        if robot.topics.gripper_command is None:
+            raise ValueError("gripper.sink position needs topics.gripper_command, where the gripper listens")
         self.target = Topic(robot.topics.gripper_command, Float64MultiArray)
 
     def command(self, opening_m: float) -> Float64MultiArray:
