@@ -22,6 +22,7 @@ from visualization_msgs.msg import MarkerArray
 
 from atk_interfaces.msg import KeypointArray
 from atk_perception import foxglove_annotations
+from atk_perception.backend_choice import choose_backends
 from atk_perception.camera_calibration import CameraCalibrationError
 from atk_perception.camera_placing import POSE_SOURCES, CameraPlacing, ViewpointError, make_viewpoint
 from atk_perception.frames import stamp_ns_of
@@ -41,13 +42,7 @@ from atk_perception.markers import keypoint_markers
 from atk_perception.overlay import Overlay
 from atk_perception.points_in_camera import CalibrationError, depth_at, intrinsics, points_in_camera
 from atk_perception.record_node import message_class
-from atk_perception.registry import (
-    DEFAULT_INFERENCE,
-    DEFAULT_MATCHER,
-    DEFAULT_TRACKER,
-    make_matcher,
-    make_tracker,
-)
+from atk_perception.registry import DEFAULT_INFERENCE, make_matcher, make_tracker
 from atk_perception.robot_description import RobotDescription
 from atk_perception.viewpoint import VIEWPOINTS, PlacedCamera
 
@@ -75,14 +70,16 @@ class TrackerNode(ManagedNode):
         )
         self.declare(
             "matcher",
-            DEFAULT_MATCHER,
-            "correspondence backend that finds the set in a new scene; public models need 'get_weights' (README)",
+            "",
+            "correspondence backend that finds the set in a new scene; empty: the one that the policy in the run folder was "
+            "trained with. Public models need 'get_weights' (README)",
             read_only=True,
         )
         self.declare(
             "tracker",
-            DEFAULT_TRACKER,
-            "backend that follows the points; public models need 'get_weights' (README)",
+            "",
+            "backend that follows the points; empty: the one that the policy in the run folder was trained with. Public models "
+            "need 'get_weights' (README)",
             read_only=True,
         )
         self.declare(
@@ -152,8 +149,11 @@ class TrackerNode(ManagedNode):
                 "parameter 'run_folder' is empty; give a folder written by 'ros2 run atk_policy select'"
             )
         keypoint_set = KeypointSet.load(folder)
-        matcher = make_matcher(self.parameter("matcher"))
-        tracker = make_tracker(self.parameter("tracker"), self.parameter("inference_backend"))
+        backends, doubt = choose_backends(folder, self.parameter("matcher"), self.parameter("tracker"))
+        if doubt:
+            self.get_logger().warning(doubt)
+        matcher = make_matcher(backends.matcher)
+        tracker = make_tracker(backends.tracker, self.parameter("inference_backend"))
         self._placing: CameraPlacing | None = None
         viewpoint = None
         if self.parameter("viewpoint") != "none":
@@ -178,7 +178,10 @@ class TrackerNode(ManagedNode):
 
             self._annotation_publisher = self.create_publisher(ImageAnnotations, "keypoints/annotations", 10)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
-        self.get_logger().info(f"keypoint set '{keypoint_set.name}': {len(keypoint_set)} points")
+        self.get_logger().info(
+            f"keypoint set '{keypoint_set.name}': {len(keypoint_set)} points, matcher {backends.matcher}, tracker "
+            f"{backends.tracker}"
+        )
 
     def activate(self) -> None:
         """Listen to the camera and work."""

@@ -273,6 +273,38 @@ def test_annotations_for_foxglove_where_its_messages_are_installed(make_scene, p
     assert shown.texts[-1].text.startswith("TRACKING")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "tracker", "warned"),
+    [
+        ((), "lucas_kanade", False),
+        (("-p", "tracker:=lucas_kanade"), "lucas_kanade", False),
+        (("-p", "tracker:=template_lk"), "template_lk", True),
+    ],
+    ids=["empty", "the same", "another"],
+)
+def test_a_set_is_tracked_as_its_policy_was_trained(make_scene, peer, tmp_path, arguments, tracker, warned):
+    template = make_scene(seed=11).template()
+    points = KeypointSet.create("set", template.uv_px, template.image_rgb, camera_name="left")
+    points.save(tmp_path / "cameras" / "left")
+    (tmp_path / "policy.yaml").write_text("matcher: sift\ntracker: lucas_kanade\n")
+    process = start("tracker_node", "-p", f"run_folder:={tmp_path}/cameras/left", *arguments)
+    reset = peer.node.create_client(Trigger, "tracker/reset")
+    try:
+        assert peer.until(reset.service_is_ready)
+    finally:
+        output = end(process)
+    assert f"matcher sift, tracker {tracker}" in output
+    assert ("tracker 'template_lk' instead of 'lucas_kanade'" in output) == warned
+
+
+def test_a_run_folder_that_does_not_say_its_backends_is_refused(make_scene, tmp_path):
+    template = make_scene(seed=11).template()
+    KeypointSet.create("set", template.uv_px, template.image_rgb).save(tmp_path)
+    (tmp_path / "policy.yaml").write_text("matcher: sift\n")
+    output, _ = start("tracker_node", "-p", f"run_folder:={tmp_path}").communicate(timeout=60)
+    assert "policy.yaml: 'tracker' is None; expected the name of the tracker" in output
+
+
 def test_a_tracker_without_a_run_folder_says_so():
     output, _ = start("tracker_node").communicate(timeout=30)
     assert "parameter 'run_folder' is empty" in output
