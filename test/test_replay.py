@@ -140,8 +140,7 @@ def test_through_the_live_nodes_the_bag_gives_the_same_commands(graph, live_bag,
     graph.start(
         "atk_policy",
         "policy_node",
-        {"run_folder": str(run_folder), "robot": str(patient_robot), "use_sim_time": True},
-        remappings={name: f"replay/{name}" for name in (robot.topics.command, robot.topics.gripper_command)},
+        {"run_folder": str(run_folder), "robot": str(patient_robot), "use_sim_time": True, "replay": True},
     )
     graph.start(
         "atk_perception",

@@ -142,22 +142,6 @@ class InNamespace(Substitution):
         return topic if topic.startswith("/") else "/".join(["", *filter(None, [namespace, topic])])
 
 
-class InReplay(Substitution):
-    """A command topic moved to replay/..., where no robot listens."""
-
-    def __init__(self, topic: Substitution) -> None:
-        super().__init__()
-        self._topic = topic
-
-    def describe(self) -> str:
-        """For `ros2 launch --debug`."""
-        return "InReplay()"
-
-    def perform(self, context: LaunchContext) -> str:
-        """The relative name."""
-        return "replay/" + str(self._topic.perform(context)).lstrip("/")
-
-
 def argument(
     name: str, description: str, default: Any = None, choices: Sequence[str] | None = None
 ) -> DeclareLaunchArgument:

@@ -16,8 +16,6 @@ from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution
 
 from atk_bringup.launching import (
     BOOLEAN,
-    InReplay,
-    RobotEntry,
     RobotFile,
     argument,
     boolean,
@@ -38,7 +36,6 @@ def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` asks for."""
     run_folder = LaunchConfiguration("run_folder")
     robot_file = RobotFile(LaunchConfiguration("robot"), run_folder)
-    commands = [RobotEntry(robot_file, f"topics.{name}") for name in ("command", "gripper_command")]
     return bringup(
         [
             argument("run_folder", "run folder written by 'select'"),
@@ -66,8 +63,7 @@ def generate_launch_description() -> LaunchDescription:
                 "atk_policy",
                 "policy_node",
                 "policy",
-                {"run_folder": text(run_folder), "robot": text(robot_file)},
-                [(topic, InReplay(topic)) for topic in commands],
+                {"run_folder": text(run_folder), "robot": text(robot_file), "replay": True},
             ),
             managed_node(
                 "atk_perception",

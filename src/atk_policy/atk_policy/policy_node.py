@@ -39,6 +39,7 @@ from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.robot_description import RobotDescription
 from atk_policy.command_output import CommandOutput
 from atk_policy.command_plan import CommandPlan, FloatArray
+from atk_policy.command_sinks import in_replay
 from atk_policy.command_sinks.joint_trajectory import trajectory_message
 from atk_policy.inference import DEFAULT_INFERENCE, INFERENCES
 from atk_policy.policy_runner import DISCONTINUITY_NS, Arrival, PolicyRunner, PolicyStep, RunState
@@ -71,6 +72,12 @@ class PolicyNode(ManagedNode):
         super().__init__("policy")
         self.declare("run_folder", "", "run folder written by 'select'", read_only=True)
         self.declare("robot", "", "robot description; empty: the one in the run folder", read_only=True)
+        self.declare(
+            "replay",
+            False,
+            "a bag is played: commands go to topics under replay/, and neither controllers nor the moveit node are asked",
+            read_only=True,
+        )
         self.declare(
             "velocity_scale",
             1.0,
@@ -125,11 +132,12 @@ class PolicyNode(ManagedNode):
         self._robot = self._run.require_robot(self._robot)
         self._sets = list(self._run.keypoint_sets.items())
         self._camera_of_set = {points.name: camera for camera, points in self._sets}
-        self._output = CommandOutput(self, self._robot)
+        replay = self.parameter("replay")
+        self._output = CommandOutput(self, in_replay(self._robot) if replay else self._robot)
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
         # With scene_check 'moveit' every plan is looked at by the moveit node.
         self._plan_publisher = None
-        if self._robot.scene_check == "moveit":
+        if self._robot.scene_check == "moveit" and not replay:
             self._plan_publisher = self.create_lifecycle_publisher(JointTrajectory, "policy/plan", 10)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
         self._goal_taken = False

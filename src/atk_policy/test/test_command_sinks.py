@@ -13,6 +13,7 @@ from command_plans import (
     JOG_ROBOT,
     PARALLEL_ROBOT,
     ROBOT,
+    ROBOT_PATH,
     SERVO_ROBOT,
     TRAJECTORY_ROBOT,
     plans,
@@ -21,9 +22,9 @@ from command_plans import (
 
 from atk_perception.robot_description import Gripper, RobotDescription
 from atk_policy.command_plan import CommandPlan
-from atk_policy.command_sinks import ARM_SINKS, GRIPPER_SINKS, make_arm_sink, make_gripper_sink
+from atk_policy.command_sinks import ARM_SINKS, GRIPPER_SINKS, in_replay, make_arm_sink, make_gripper_sink
 from atk_policy.command_sinks.gripper_goals import PERIOD_S, RETRY_S, SETTLED_S, GripperGoals
-from atk_policy.command_sinks.protocol import Moment
+from atk_policy.command_sinks.protocol import Moment, Topic
 from atk_policy.command_sinks.servo import CORRECTION_SHARE, command_type, joint_velocity
 from atk_policy.kinematics import KinematicModel
 
@@ -40,6 +41,32 @@ def test_every_sink_that_a_robot_description_may_name_exists_and_is_documented()
     table = (Path(__file__).parents[1] / "README.md").read_text()
     for name in (*ARM_SINKS, *GRIPPER_SINKS):
         assert f"| `{name}` |" in table
+
+
+SHIPPED = sorted(ROBOT_PATH.parent.glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "robot",
+    [
+        *map(RobotDescription.load, SHIPPED),
+        TRAJECTORY_ROBOT,
+        ACTION_ROBOT,
+        PARALLEL_ROBOT,
+        JOG_ROBOT,
+        SERVO_ROBOT,
+        robot_with(command="/servo_node/delta_joint_cmds", command_sink="servo_joint"),
+    ],
+    ids=lambda robot: f"{robot.name}-{robot.command_sink}-{robot.gripper.sink}",
+)
+def test_in_replay_every_command_is_a_topic_under_replay_and_nobody_is_asked_first(robot):
+    moved = in_replay(robot)
+    arm, gripper = make_arm_sink(moved), make_gripper_sink(moved)
+    for sink in (arm, gripper):
+        assert isinstance(sink.target, Topic)
+        assert sink.target.name.startswith("replay/")
+    assert arm.target.name != gripper.target.name
+    assert arm.preparation is None
 
 
 def test_forward_position_sends_joints_in_order_and_the_opening():

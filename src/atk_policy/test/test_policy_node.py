@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -28,6 +29,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
+from atk_perception.robot_description import RobotDescription
+from atk_policy.command_sinks import in_replay
 from atk_policy.policy_runner import RunState
 
 DOMAIN_ID = 12 + os.getpid() % 80  # and the next one, for nodes that are ended in a test
@@ -360,6 +363,53 @@ def test_plans_that_nobody_checks_or_that_collide_are_held(checked_graph):
     graph.start()
     until(graph, lambda status: status.state == PolicyStatus.RUNNING)
     assert "hand and table" in graph.end_process()
+
+
+PANDA_PATH = ROBOT_PATH.with_name("panda.yaml")
+
+
+@pytest.fixture
+def replay_graph(tmp_path) -> Iterator[Graph]:
+    """On replay, with the shipped Panda, whose gripper is an action's, and a moveit node that is not there."""
+    content = yaml.safe_load(PANDA_PATH.read_text())
+    content["scene_check"] = "moveit"
+    robot = tmp_path / "panda.yaml"
+    robot.write_text(yaml.safe_dump(content))
+    folder = write_run_folder(tmp_path / "run", robot=RobotDescription.load(PANDA_PATH)).path
+    graph = Graph(folder, DOMAIN_ID + 1, robot, parameters=("replay:=true",))
+    yield graph
+    graph.close()
+
+
+def test_on_replay_nothing_reaches_a_controller_and_nobody_is_waited_for(replay_graph, tmp_path):
+    graph, panda = replay_graph, RobotDescription.load(PANDA_PATH)
+    controllers = None
+    if importlib.util.find_spec("control_msgs"):  # from apt, not from PyPI: else there is nobody to call
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN_ID + 1)}
+        controllers = ControllerProcess(panda, tmp_path, environment)
+    try:
+        replayed: list[JointTrajectory] = []
+        moved = in_replay(panda).topics
+        graph.node.create_subscription(JointTrajectory, moved.command, replayed.append, 50)
+        graph.wait("discovery", lambda: graph.node.count_publishers(moved.command))
+        graph.start()
+        for _ in range(5):
+            until(graph, lambda status: status.state == PolicyStatus.RUNNING)
+            time.sleep(0.02)  # its control period is longer than that of the simulated arm
+        graph.wait("the commands", lambda: len(replayed) >= 5)
+        causes = {status.hold_cause for status in graph.statuses}
+        assert not [c for c in causes if c.startswith(("controller_", "gripper_", "plan_"))]
+        graph.end_run()
+        names = [name for name, _ in graph.node.get_publisher_names_and_types_by_node("policy", "/")]
+        ours = {name for name in names if "command" in name or "traj" in name or "plan" in name}
+        assert ours == {f"/{moved.command}", f"/{moved.gripper_command}"}
+        assert graph.node.get_client_names_and_types_by_node("policy", "/") == []
+        if controllers is not None:
+            report = controllers.end()
+            assert report["arm"]["count"] == report["gripper"]["count"] == 0
+    finally:
+        if controllers is not None:
+            controllers.kill()
 
 
 @pytest.fixture

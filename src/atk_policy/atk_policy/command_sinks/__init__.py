@@ -112,6 +112,26 @@ def make_gripper_sink(robot: RobotDescription) -> GripperSink:
     return _make(GRIPPER_SINKS, "gripper.sink", robot.gripper.sink, robot)
 
 
+def in_replay(robot: RobotDescription) -> RobotDescription:
+    """`robot` with sinks that are topics under replay/ alone, where no controller listens, whichever it has."""
+    topics = robot.topics
+    moved = topics.model_copy(
+        update={
+            "command": f"replay/{topics.command.lstrip('/')}",
+            "gripper_command": f"replay/{(topics.gripper_command or 'gripper_command').lstrip('/')}",
+        }
+    )
+    return robot.model_copy(
+        update={
+            "topics": moved,
+            "command_sink": "joint_trajectory"
+            if ARM_SINKS[robot.command_sink].whole_plan
+            else "forward_position",
+            "gripper": robot.gripper.model_copy(update={"sink": "position"}),
+        }
+    )
+
+
 def _make(kinds: Mapping[str, SinkKind[Made]], entry: str, name: str, robot: RobotDescription) -> Made:
     if name not in kinds:
         raise ValueError(f"unknown {entry} '{name}'; known: {', '.join(sorted(kinds))}")
