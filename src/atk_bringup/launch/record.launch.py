@@ -3,10 +3,12 @@
 Usage:
 
     ros2 launch atk_bringup record.launch.py robot:=/data/my_robot.yaml output:=/data/demonstrations
+    ros2 launch atk_bringup record.launch.py robot:=/data/my_robot.yaml camera:=true camera_source:=/dev/video0
     ros2 launch atk_bringup record.launch.py simulator:=true output:=demonstrations
 """
 
 from launch import LaunchDescription
+from launch.actions import GroupAction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 
@@ -16,6 +18,7 @@ from atk_bringup.launching import (
     RobotFile,
     argument,
     bringup,
+    cameras,
     managed_node,
     rviz,
     rviz_arguments,
@@ -31,11 +34,25 @@ def generate_launch_description() -> LaunchDescription:
         [
             argument("robot", "robot description: a shipped name or a path", "sim_panda"),
             argument("output", "folder that the demonstrations are written to", "demonstrations"),
+            argument(
+                "camera", "start a camera node per camera; false where drivers publish", "false", BOOLEAN
+            ),
+            argument(
+                "camera_source",
+                "of the camera node: device, video file or image folder; of several cameras with commas between",
+                "/dev/video0",
+            ),
+            argument(
+                "camera_calibration",
+                "of the camera node: calibration file (YAML); of several cameras with commas between",
+                "",
+            ),
             argument("simulator", "start the simulated robot and its scripted expert", "false", BOOLEAN),
             argument("task", "of the simulator", "sushi"),
             *rviz_arguments(camera_frame="false"),
         ],
         [
+            GroupAction([cameras(robot_file)], condition=IfCondition(LaunchConfiguration("camera"))),
             managed_node(
                 "atk_sim",
                 "sim_robot_node",

@@ -27,7 +27,7 @@ from test_rviz_configuration import documented_topics
 
 from atk_interfaces.msg import EpisodeStatus, KeypointArray, PolicyStatus
 from atk_interfaces.srv import RecordEpisode, ResetEpisode
-from atk_perception.frames import stamp_ns_of
+from atk_perception.frames import bag_robot, read_frames, stamp_ns_of
 from atk_perception.image_codec import fill_png_message
 
 PACKAGE = Path(__file__).parents[1]
@@ -291,6 +291,52 @@ def test_record_with_the_simulator_writes_a_demonstration(tmp_path, log, domain_
         answer = graph.call(RecordEpisode, "recorder/episode", request(command=request.KEEP))
         assert answer.success, answer.message
     assert list((tmp_path / "demonstrations" / "one").glob("*.mcap"))
+
+
+def test_record_with_the_camera_node_writes_a_demonstration(tmp_path, log, domain_id):
+    """On a robot without a camera driver: the camera node feeds the recorder under the names of the robot description."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        cv2.imwrite(str(folder / f"{k}.png"), rng.integers(0, 256, (480, 640, 3), dtype=np.uint8))
+    tuning = tmp_path / "params.yaml"
+    tuning.write_text("/**/camera: {ros__parameters: {loop: true}}")
+    arguments = {
+        "output": tmp_path / "demonstrations",
+        "camera": "true",
+        "camera_source": folder,
+        "namespace": "arm",
+        "params_file": tuning,
+    }
+    with LaunchedGraph(LAUNCH / "record.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes("/arm/camera", "/arm/recorder")
+        joints = graph.node.create_publisher(JointState, "/arm/joint_states", 50)
+        arm, gripper = (
+            graph.node.create_publisher(Float64MultiArray, f"/arm/{name}_position_controller/commands", 50)
+            for name in ("forward", "gripper")
+        )
+
+        def drive() -> None:
+            message = JointState(name=[*JOINTS, "panda_finger_joint1"], position=[*HOME_RAD, 0.02])
+            message.header.stamp = graph.node.get_clock().now().to_msg()
+            joints.publish(message)
+            arm.publish(Float64MultiArray(data=HOME_RAD))
+            gripper.publish(Float64MultiArray(data=[0.04]))
+
+        graph.node.create_timer(0.02, drive)
+        request = RecordEpisode.Request
+        started = graph.call(
+            RecordEpisode, "/arm/recorder/episode", request(command=request.START, name="one")
+        )
+        assert started.success, started.message
+        time.sleep(2.0)
+        answer = graph.call(RecordEpisode, "/arm/recorder/episode", request(command=request.KEEP))
+        assert answer.success, answer.message
+    bag = tmp_path / "demonstrations" / "one"
+    frames = list(read_frames(bag, bag_robot(bag)))
+    assert len(frames) > 5
+    assert frames[0].payload.shape == (480, 640, 3)
 
 
 def test_two_cameras_have_a_tracker_each_and_one_policy(two_cameras, tmp_path, log, domain_id):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -52,7 +53,7 @@ def trained_backends(folder: Path | str) -> Backends | None:
             "whole run folder again"
         ) from error
     entries = content if isinstance(content, dict) else {}
-    names: dict[str, str] = {}
+    names: dict[str, Any] = {}
     for entry in ("matcher", "tracker"):
         name = names[entry] = entries.get(entry)
         if not isinstance(name, str) or not name:

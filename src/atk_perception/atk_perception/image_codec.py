@@ -134,6 +134,18 @@ def fill_png_message(message: Any, image_rgb: RgbImage) -> Any:
     return message
 
 
+def fill_jpeg_message(message: Any, image_rgb: RgbImage, quality: int) -> Any:
+    """Put RGB pixels into an rclpy CompressedImage, as image_transport's JPEG of a quality from 1 to 100."""
+    done, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    if not done:
+        raise ImageFormatError(f"an image of shape {image_rgb.shape} cannot be encoded as JPEG")
+    message.format = "rgb8; jpeg compressed bgr8"
+    message.data = array.array("B", encoded.tobytes())
+    return message
+
+
 def _rgb_from_compressed(message: Any) -> RgbImage:
     data = np.frombuffer(message.data, dtype=np.uint8)
     bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None

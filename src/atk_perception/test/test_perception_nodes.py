@@ -344,6 +344,52 @@ def test_a_camera_node_plays_a_folder_of_images(peer, tmp_path):
     }
 
 
+@pytest.mark.parametrize(("quality", "mean_error"), [(95, 4.0), (0, 0.0)], ids=["jpeg", "png"])
+def test_a_camera_node_gives_the_recorder_compressed_images_and_tells_rate_and_latency(
+    make_scene, peer, tmp_path, quality, mean_error
+):
+    """What a robot description calls recorded_topic; the same picture as the raw one of its stamp."""
+    picture = make_scene(seed=3).render(noise=0.0)
+    cv2.imwrite(str(tmp_path / "0.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    recorded: list[CompressedImage] = []
+    diagnostics: list[DiagnosticArray] = []
+    peer.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
+    peer.node.create_subscription(CompressedImage, "left/recorded", recorded.append, RELIABLE)
+    process = start(
+        "camera_node",
+        *[
+            "-p",
+            f"source:={tmp_path}",
+            "-p",
+            "rate_hz:=10.0",
+            "-p",
+            "loop:=true",
+            "-p",
+            f"jpeg_quality:={quality}",
+        ],
+        *["-r", "camera/image_raw:=left/image", "-r", "camera/image_raw/compressed:=left/recorded"],
+    )
+
+    def statuses() -> dict[str, dict[str, str]]:
+        """By name, the newest; with the values of the last report in which messages were counted."""
+        return {s.name: {v.key: v.value for v in s.values} for a in diagnostics for s in a.status}
+
+    topic = "camera: /left/image topic status"
+    try:
+        assert peer.until(lambda: len(recorded) >= 3)
+        assert peer.until(lambda: "Mean timestamp delay:" in statuses().get(topic, {}))
+        assert peer.until(lambda: "latency_ms" in statuses().get("camera", {}))
+        assert peer.node.count_publishers("left/image") == 1
+    finally:
+        end(process)
+    error = np.abs(rgb_from_message(recorded[-1]).astype(int) - picture)
+    assert error.mean() <= mean_error
+    assert ("jpeg" in recorded[-1].format) == bool(quality)
+    assert recorded[-1].header.frame_id == "camera_optical_frame"
+    assert float(statuses()[topic]["Target frequency (Hz)"]) == 10.0
+    assert 0.0 < float(statuses()[topic]["Mean timestamp delay:"]) < 5.0
+
+
 def write_calibration(path: Path, width: int, height: int) -> None:
     path.write_text(
         f"image_width: {width}\nimage_height: {height}\ncamera_name: camera\n"
