@@ -42,6 +42,7 @@ from atk_policy.command_plan import CommandPlan, FloatArray
 from atk_policy.command_sinks import in_replay
 from atk_policy.command_sinks.joint_trajectory import trajectory_message
 from atk_policy.inference import DEFAULT_INFERENCE, INFERENCES
+from atk_policy.plan_checks import PlanChecks
 from atk_policy.policy_runner import DISCONTINUITY_NS, Arrival, PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder, RunFolderError
 from atk_policy.safety import CONFIDENCE_MIN, SafetyLimits
@@ -50,8 +51,6 @@ from atk_policy.safety import CONFIDENCE_MIN, SafetyLimits
 JOINT_STATE_DEPTH = 200
 KEYPOINTS_DEPTH = 20
 FEEDBACK_PERIOD_S = 0.1
-# A plan reaches two periods ahead before it brakes: a check that is later than this would come too late.
-PLAN_CHECK_PERIODS = 3
 
 
 @dataclass
@@ -136,9 +135,10 @@ class PolicyNode(ManagedNode):
         self._output = CommandOutput(self, in_replay(self._robot) if replay else self._robot)
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "policy/status", 50)
         # With scene_check 'moveit' every plan is looked at by the moveit node.
-        self._plan_publisher = None
+        self._plan_publisher = self._checks = None
         if self._robot.scene_check == "moveit" and not replay:
             self._plan_publisher = self.create_lifecycle_publisher(JointTrajectory, "policy/plan", 10)
+            self._checks = PlanChecks(self._robot.control_period_ns)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
         self._goal_taken = False
         # Setting the system's clock must neither stop the watchdog nor look like time that the arm had to move.
@@ -168,7 +168,6 @@ class PolicyNode(ManagedNode):
         # When a frame was last answered, or the run began; and when a command was last due. See _passing_ns.
         self._alive_ns = self._due_ns = self._passing_ns()
         self._due_monotonic_s = time.monotonic()
-        self._scene_fault, self._checked_s = "", time.monotonic()
         self._causes: Counter[str] = Counter()
         self._commands = 0
         self._latency_ms = 0.0
@@ -314,33 +313,22 @@ class PolicyNode(ManagedNode):
             joint_state_ns = frame.robot.stamp_ns if self._joint_state_ns is None else self._joint_state_ns
             now_ns = self._now_ns(frame.stamp_ns, joint_state_ns)
             arrival = Arrival(now_ns, keypoints_ns, joint_state_ns)
-            if fault := self._plan_fault() or self._output.fault():
-                self._hold(frame.stamp_ns, fault)
-                continue
-            self._publish(self._runner.step(frame, arrival, partial(self._next_due_s, frame.stamp_ns)))
+            unchecked = "" if self._checks is None else self._checks.fault(self._passing_ns())
+            elapsed = partial(self._next_due_s, frame.stamp_ns)
+            self._publish(self._runner.step(frame, arrival, elapsed, unchecked or self._output.fault()))
 
     def _on_plan_check(self, check: PlanCheck) -> None:
         with self._lock:
-            self._checked_s = time.monotonic()
-            if not check.valid and not self._scene_fault:
-                # For the whole run: a policy that wants into an obstacle wants there again, a little further each time.
-                self._scene_fault = check.cause
-                self.get_logger().error(
-                    f"{check.cause} {check.fault_time_s:.2f} s ahead: {check.detail}; holding"
-                )
-
-    def _plan_fault(self) -> str:
-        """Why the moveit node does not let the arm go on, or ''."""
-        if self._plan_publisher is None or self._scene_fault:
-            return self._scene_fault
-        late_s = PLAN_CHECK_PERIODS / self._robot.control_rate_hz
-        return "plan_check_stale" if time.monotonic() - self._checked_s > late_s else ""
+            cause = "" if check.valid else check.cause or "plan_not_free"
+            if self._checks is not None and self._checks.answer(stamp_ns_of(check), cause):
+                self.get_logger().error(f"{cause} {check.fault_time_s:.2f} s ahead: {check.detail}; holding")
 
     def _publish_plan(self, plan: CommandPlan) -> None:
-        if self._plan_publisher is None:
+        if self._plan_publisher is None or self._checks is None:
             return
         message = trajectory_message(self._robot.joints.names, plan)
-        message.header.stamp = self.get_clock().now().to_msg()
+        stamp_ns = self._checks.send(self._passing_ns(), self._now_ns())
+        message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
         self._plan_publisher.publish(message)
 
     def _answer_faulty(self) -> None:
@@ -462,7 +450,8 @@ class PolicyNode(ManagedNode):
             # Started here, so that with the answer to the goal the next frame is already commanded.
             self._causes.clear()
             self._commands = 0
-            self._scene_fault, self._checked_s = "", time.monotonic()
+            if self._checks is not None:
+                self._checks.begin()
             self._output.begin()
             if not self._runner.is_moving:  # what still brakes goes on in time
                 self._alive_ns = self._due_ns = self._passing_ns()

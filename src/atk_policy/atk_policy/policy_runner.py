@@ -183,8 +183,17 @@ class PolicyRunner:
         frame: Frame[KeypointObservation],
         arrival: Arrival | None = None,
         elapsed: Elapsed | None = None,
+        fault: str = "",
     ) -> PolicyStep:
-        """Decide on one frame; without `arrival` and `elapsed` everything is fresh and in time (replay)."""
+        """Decide on one frame.
+
+        Args:
+            frame: what is seen, and where the robot is.
+            arrival: when it came; by default everything is fresh (replay).
+            elapsed: see the class; by default a period (replay).
+            fault: name of what else does not let the arm go on, '' for nothing. A run that begins with one holds where the
+                robot is, so that whoever must see a plan first sees that one.
+        """
         seen = frame.payload
         visible = int(np.count_nonzero(seen.visible & (seen.confidence >= self._limits.confidence_min)))
         if self.state in (RunState.IDLE, RunState.STOPPED):
@@ -208,7 +217,8 @@ class PolicyRunner:
             measured=measured,
         )
         cause = (
-            self._stale_camera(seen, now.now_ns)
+            fault
+            or self._stale_camera(seen, now.now_ns)
             or self._fault(seen)
             or violation(self._limits, evidence, self._motion.position)
             or self._frozen(seen, measured)

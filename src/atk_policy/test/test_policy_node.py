@@ -346,12 +346,19 @@ def test_plans_that_nobody_checks_or_that_collide_are_held(checked_graph):
     graph.node.create_subscription(JointTrajectory, "policy/plan", on_plan, 10)
     graph.wait("discovery", lambda: checks.get_subscription_count() == 1)
     graph.start()
-    until(graph, lambda status: status.hold_cause == "plan_check_stale")
+    time.sleep(0.5)  # the first frame may come long after the request
+    until(graph, lambda status: status.hold_cause == "plan_unchecked")
     # Plans are sent from the first frame on, and lost until the two ends have met.
     graph.wait("a plan to check", lambda: bool(plans) or graph.answer() is None)
     assert list(plans[-1].joint_names) == list(ROBOT.joints.names)
     assert not any(plans[-1].points[-1].velocities), "a plan ends at rest"
+    asked = np.array([list(plan.points[0].positions) for plan in plans] + arm_commands(graph))
+    assert np.abs(asked - HOME[:-1]).max() < 1e-9, "nothing moves before the first plan was looked at"
 
+    answering.set()
+    until(graph, lambda status: status.state == PolicyStatus.RUNNING)
+    answering.clear()
+    until(graph, lambda status: status.hold_cause == "plan_check_stale")
     answering.set()
     until(graph, lambda status: status.state == PolicyStatus.RUNNING)
     verdict.valid, verdict.cause, verdict.detail = False, "scene_collision", "hand and table"

@@ -212,6 +212,15 @@ def test_a_bad_frame_is_held_with_its_cause_and_a_good_one_resumes_without_a_jum
     assert_smooth(np.array(wire))
 
 
+def test_a_run_that_begins_with_somebody_elses_fault_holds_where_the_robot_is(hasty):
+    """Who looks at plans must see one before the arm may move."""
+    hasty.start()
+    held = hasty.step(frame(0), fault="plan_unchecked")
+    assert (held.state, held.cause) == (RunState.HOLDING, "plan_unchecked")
+    assert np.array_equal(held.plan.position, HOME[None])
+    assert hasty.step(frame(1)).state is RunState.RUNNING
+
+
 def test_keypoints_that_are_not_numbers_are_held(runner):
     runner.start()
     runner.step(frame(0))
