@@ -2,14 +2,14 @@
 
     observation.state               (J + 1,) measured joint positions [rad], gripper opening [m]
     action                          (J + 1,) commanded ones
-    observation.images.CAMERA       (H, W, 3) RGB
-    observation.keypoints.uv_px     (N, 2) with a keypoint set: tracks in pixels of its template
+    observation.images.CAMERA       (H, W, 3) RGB, of every camera
+    observation.keypoints.uv_px     (N, 2) with keypoint sets: tracks in pixels of their templates, one camera after the other
     observation.keypoints.visible   (N,) 1 where seen
     observation.keypoints.confidence (N,)
 
-What is exported are aligned frames (`frames.read_frames`), one per control period: what a policy is trained on here is
-what it would be trained on there. The robot description and the bags' names go along in `meta/atk.json`, so that an
-import gives the same robot. lerobot is optional: `pip install lerobot`; nothing else of this stack needs it.
+What is exported are aligned frames (`frames.read_joined_frames`), one per control period: what a policy is trained on here
+is what it would be trained on there. The robot description, the bags' names and whose keypoints are which go along in
+`meta/atk.json`, so that an import gives the same robot. lerobot is optional: `pip install lerobot`; nothing else of this stack needs it.
 
 Source: huggingface/lerobot, lerobot/datasets (0.4: create, add_frame, save_episode, finalize).
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
 
+from atk_perception.camera_join import Joined
 from atk_perception.demonstration_topics import with_gripper_topic
-from atk_perception.frames import BagError, Frame, bag_label, read_frames
+from atk_perception.frames import BagError, Frame, bag_label, read_joined_frames
 from atk_perception.image_codec import RgbImage
 from atk_perception.keypoint_tracker import KeypointObservation, KeypointTracker
 from atk_perception.recording import DemonstrationWriter
 from atk_perception.robot_description import RobotDescription
 
-STATE, ACTION, KEYPOINTS = "observation.state", "action", "observation.keypoints"
+STATE, ACTION = "observation.state", "action"
+IMAGES, KEYPOINTS = "observation.images", "observation.keypoints"
 SIDECAR = "meta/atk.json"
 SIDECAR_VERSION = 1
 # Imported bags begin here: stamp 0 means "no stamp" to many ROS tools.
@@ -79,19 +81,20 @@ def lerobot_dataset_class() -> Any:
 
 
 def features(
-    robot: RobotDescription, image_shape: tuple[int, ...], keypoints: int, *, video: bool
+    robot: RobotDescription, image_shapes: Mapping[str, tuple[int, ...]], keypoints: int, *, video: bool
 ) -> dict[str, Any]:
-    """The dataset's features, as `LeRobotDataset.create` takes them."""
+    """The dataset's features, as `LeRobotDataset.create` takes them; `image_shapes` are (H, W, 3) by camera."""
     names = [*robot.joints.names, "gripper_opening"]
     found: dict[str, Any] = {
         STATE: {"dtype": "float32", "shape": (robot.action_size,), "names": names},
         ACTION: {"dtype": "float32", "shape": (robot.action_size,), "names": names},
-        f"observation.images.{robot.camera.name}": {
-            "dtype": "video" if video else "image",
-            "shape": tuple(image_shape),
-            "names": ["height", "width", "channels"],
-        },
     }
+    for camera, shape in image_shapes.items():
+        found[f"{IMAGES}.{camera}"] = {
+            "dtype": "video" if video else "image",
+            "shape": tuple(shape),
+            "names": ["height", "width", "channels"],
+        }
     if keypoints:
         found[f"{KEYPOINTS}.uv_px"] = {
             "dtype": "float32",
@@ -110,22 +113,23 @@ def export_demonstrations(
     *,
     task: str,
     repo_id: str,
-    make_tracker: Callable[[], KeypointTracker] | None = None,
+    make_trackers: Callable[[], Mapping[str, KeypointTracker]] = dict,
     video: bool = True,
     report: Callable[[str], None] = lambda name: None,
 ) -> Exported:
-    """Write bags as the episodes of a new dataset.
+    """Write bags as the episodes of a new dataset, seen by every camera of the robot.
 
     Args:
         root: folder of the dataset; must not exist.
         task: what the demonstrations do, in words; lerobot's policies are conditioned on it.
         repo_id: name of the dataset, as 'me/sushi'; nothing is uploaded.
-        make_tracker: gives a fresh tracker per bag; its tracks become features.
+        make_trackers: gives fresh trackers per bag, by camera; their tracks become features. A camera may have none.
         video: images as H.264/AV1 video, small and slightly lossy; else as PNG, exact.
         report: called with the name of every bag that is done.
 
     Raises:
-        LeRobotError: lerobot is missing, or the folder exists.
+        LeRobotError: lerobot is missing, the folder exists, a tracker is of a camera that the robot lacks, or a camera was
+            silent in the middle of a bag.
         BagError, JointStateError, ImageFormatError: see `read_frames`.
     """
     dataset_class = lerobot_dataset_class()
@@ -133,27 +137,32 @@ def export_demonstrations(
         raise LeRobotError(f"{root} exists already; give another folder, or move it away")
     if not bags:
         raise LeRobotError("no bag was given")
+    sets = {camera: tracker.keypoint_set for camera, tracker in make_trackers().items()}
+    cameras = [camera.name for camera in robot.cameras]
+    if unknown := sorted(set(sets) - set(cameras)):
+        raise LeRobotError(
+            f"there are keypoints of camera {unknown}; robot '{robot.name}' has {cameras}. Give the run folder, or the robot "
+            "description, that belongs to these bags"
+        )
     dataset: Any = None
-    count = keypoints = 0
-    camera = f"observation.images.{robot.camera.name}"
+    count = 0
     names: list[dict[str, Any]] = []
     try:
         for bag in bags:
-            tracker = None if make_tracker is None else make_tracker()
             episode = 0
-            for frame in _frames_with_tracks(bag, robot, tracker):
-                image, seen = frame.payload
+            for frame in _seen_frames(bag, robot, make_trackers()):
                 if dataset is None:
-                    keypoints = 0 if seen is None else len(seen.ids)
+                    shapes = {camera: seen.image.shape for camera, seen in frame.payload.items()}
+                    keypoints = sum(len(points) for points in sets.values())
                     dataset = dataset_class.create(
                         repo_id=repo_id,
                         fps=_whole(robot.control_rate_hz),
-                        features=features(robot, image.shape, keypoints, video=video),
+                        features=features(robot, shapes, keypoints, video=video),
                         root=root,
                         robot_type=robot.name,
                         use_videos=video,
                     )
-                dataset.add_frame({**_row(frame, camera), "task": task})
+                dataset.add_frame({**_row(frame), "task": task})
                 episode += 1
             if not episode:
                 raise BagError(
@@ -172,12 +181,15 @@ def export_demonstrations(
         "format_version": SIDECAR_VERSION,
         "robot": robot.dump(),
         "episodes": names,
+        # In the order in which their points stand in the features.
+        "keypoint_sets": [
+            {"camera": camera, "name": sets[camera].name, "ids": sets[camera].ids.tolist()}
+            for camera in cameras
+            if camera in sets
+        ],
     }
-    if make_tracker is not None:
-        keypoint_set = make_tracker().keypoint_set
-        sidecar["keypoint_set"] = {"name": keypoint_set.name, "ids": keypoint_set.ids.tolist()}
     (root / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n")
-    return Exported(root, len(bags), count, keypoints)
+    return Exported(root, len(bags), count, sum(len(points) for points in sets.values()))
 
 
 def _whole(rate_hz: float) -> int:
@@ -186,19 +198,39 @@ def _whole(rate_hz: float) -> int:
     return round(rate_hz)
 
 
-Payload = tuple[RgbImage, KeypointObservation | None]
+@dataclass(frozen=True)
+class _Seen:
+    """An image and what the tracker, which sees every one, answered to it; None where no points are tracked in it."""
+
+    image: RgbImage
+    keypoints: KeypointObservation | None
 
 
-def _frames_with_tracks(
-    bag: Path, robot: RobotDescription, tracker: KeypointTracker | None
+Payload = dict[str, _Seen]  # by camera, in the robot's order
+
+
+def _seen_frames(
+    bag: Path, robot: RobotDescription, trackers: Mapping[str, KeypointTracker]
 ) -> Iterator[Frame[Payload]]:
-    """Frames whose payload is the image and what the tracker, which sees every image, answered to it."""
+    def observe(camera: str, stamp_ns: int, image: RgbImage) -> _Seen:
+        tracker = trackers.get(camera)
+        return _Seen(image, None if tracker is None else tracker.update(stamp_ns, image))
 
-    def observe(stamp_ns: int, image: RgbImage) -> Payload:
-        return image, None if tracker is None else tracker.update(stamp_ns, image)
+    def join(joined: Joined[_Seen]) -> Payload:
+        """Without a camera that has no recent image."""
+        names = (camera.name for camera in robot.cameras)
+        return {name: seen for name, seen in zip(names, joined.seen, strict=True) if seen is not None}
 
     period_ns, previous_ns = robot.control_period_ns, None
-    for frame in read_frames(bag, robot, observe):
+    for frame in read_joined_frames(bag, robot, observe, join):
+        silent = [camera.name for camera in robot.cameras if camera.name not in frame.payload]
+        if silent and previous_ns is None:  # when a recording starts, cameras are found one after the other
+            continue
+        if silent:
+            raise LeRobotError(
+                f"bag {bag}: camera {silent} has no image of the {robot.deadlines_s.image} s before one of camera "
+                f"'{robot.camera.name}'; lerobot wants images of every camera in every frame. Leave this bag out"
+            )
         gap_ns = period_ns if previous_ns is None else frame.stamp_ns - previous_ns
         if abs(gap_ns - period_ns) > PERIOD_TOLERANCE * period_ns:
             raise LeRobotError(
@@ -209,18 +241,18 @@ def _frames_with_tracks(
         yield frame
 
 
-def _row(frame: Frame[Payload], camera: str) -> dict[str, Any]:
-    image, seen = frame.payload
+def _row(frame: Frame[Payload]) -> dict[str, Any]:
     assert frame.action is not None
     row: dict[str, Any] = {
         STATE: frame.robot.vector().astype(np.float32),
         ACTION: frame.action.astype(np.float32),
-        camera: image,
+        **{f"{IMAGES}.{camera}": seen.image for camera, seen in frame.payload.items()},
     }
-    if seen is not None:
-        row[f"{KEYPOINTS}.uv_px"] = seen.uv_px.astype(np.float32)
-        row[f"{KEYPOINTS}.visible"] = seen.visible.astype(np.float32)
-        row[f"{KEYPOINTS}.confidence"] = seen.confidence.astype(np.float32)
+    tracked = [seen.keypoints for seen in frame.payload.values() if seen.keypoints is not None]
+    if tracked:
+        for name in ("uv_px", "visible", "confidence"):
+            values = np.concatenate([getattr(seen, name) for seen in tracked])
+            row[f"{KEYPOINTS}.{name}"] = values.astype(np.float32)
     return row
 
 
@@ -259,7 +291,9 @@ def import_dataset(
         root: the dataset's folder on this machine.
         robot: its joints, in command order, must be named in the dataset's features; or, where those have no names,
             the vectors are taken to be in its order.
-        camera_key: which `observation.images.*`; by default that of the robot's camera, or the only one.
+        camera_key: which `observation.images.*` the robot's only camera is; by default that of its name, or the only one.
+            Of a robot with several cameras each is that of its name. What the dataset has beyond is left out, see
+            `other_cameras`.
 
     Returns:
         The bags. Images become PNG, states and commands float64, at LeRobot's even rate.
@@ -272,7 +306,7 @@ def import_dataset(
     if not (root / "meta" / "info.json").is_file():
         raise LeRobotError(f"{root} is no LeRobotDataset: it has no meta/info.json")
     dataset = dataset_class(repo_id, root=root)
-    camera = _choose_camera(dataset.features, robot, camera_key, root)
+    cameras = _choose_cameras(dataset.features, robot, camera_key, root)
     order = {key: _order(dataset.features, key, robot, root) for key in (STATE, ACTION)}
     rate_hz = float(dataset.fps)
     if abs(rate_hz - robot.control_rate_hz) > 1e-6:
@@ -296,10 +330,13 @@ def import_dataset(
                 bags.append(output / names[episode])
                 writer = DemonstrationWriter(bags[-1], messages.topics, messages.robot)
             assert writer is not None
-            image = np.asarray(row[camera].permute(1, 2, 0).numpy() * 255.0)
+            images = {
+                name: np.rint(np.asarray(row[key].permute(1, 2, 0).numpy() * 255.0)).astype(np.uint8)
+                for name, key in cameras.items()
+            }
             state, action = (np.asarray(row[key], np.float64)[order[key]] for key in (STATE, ACTION))
             stamp_ns = START_NS + round(step * 1e9 / rate_hz)
-            for topic, cdr in messages.of_frame(stamp_ns, np.rint(image).astype(np.uint8), state, action):
+            for topic, cdr in messages.of_frame(stamp_ns, images, state, action):
                 writer.write(topic, stamp_ns, cdr)
             step += 1
         if writer is not None:
@@ -312,14 +349,43 @@ def import_dataset(
     return bags
 
 
-def _choose_camera(known: dict[str, Any], robot: RobotDescription, camera_key: str, root: Path) -> str:
-    cameras = [key for key, entry in known.items() if entry["dtype"] in ("video", "image")]
-    wanted = camera_key or f"observation.images.{robot.camera.name}"
-    if wanted in cameras:
-        return wanted
-    if not camera_key and len(cameras) == 1:
-        return cameras[0]
-    raise LeRobotError(f"dataset {root} has no images '{wanted}'; it has {cameras}. Name one with --camera")
+def other_cameras(root: Path, robot: RobotDescription, camera_key: str = "") -> list[str]:
+    """Image features of a dataset that an import for this robot leaves out.
+
+    Raises:
+        LeRobotError: lerobot is missing, or the dataset lacks a camera.
+    """
+    known = lerobot_dataset_class()("local/dataset", root=root).features
+    chosen = set(_choose_cameras(known, robot, camera_key, root).values())
+    return [key for key in _image_features(known) if key not in chosen]
+
+
+def _image_features(known: dict[str, Any]) -> list[str]:
+    return [key for key, entry in known.items() if entry["dtype"] in ("video", "image")]
+
+
+def _choose_cameras(
+    known: dict[str, Any], robot: RobotDescription, camera_key: str, root: Path
+) -> dict[str, str]:
+    """Camera of the robot -> feature of the dataset."""
+    cameras = _image_features(known)
+    wanted = {camera.name: f"{IMAGES}.{camera.name}" for camera in robot.cameras}
+    if not robot.more_cameras and camera_key:
+        wanted = {robot.camera.name: camera_key}
+    elif camera_key:
+        raise LeRobotError(
+            f"--camera {camera_key} names one camera, robot '{robot.name}' has {list(wanted)}; name them in the robot "
+            "description as the dataset does"
+        )
+    elif not robot.more_cameras and len(cameras) == 1:
+        wanted = {robot.camera.name: cameras[0]}
+    for key in wanted.values():
+        if key not in cameras:
+            raise LeRobotError(
+                f"dataset {root} has no images '{key}'; it has {cameras}. Name one with --camera, or its cameras in the robot "
+                "description"
+            )
+    return wanted
 
 
 def _order(known: dict[str, Any], key: str, robot: RobotDescription, root: Path) -> NDArray[np.int64]:
@@ -369,27 +435,47 @@ class _Messages:
             "std_msgs/msg/Float64MultiArray",
         )
         self.topics = {
-            robot.camera.recorded_topic: image,
+            **{camera.recorded_topic: image for camera in robot.cameras},
             robot.topics.joint_states: joints,
             robot.topics.recorded_arm_command: array,
             self._gripper_topic: array,
         }
 
     def of_frame(
-        self, stamp_ns: int, image: RgbImage, state: NDArray[np.float64], action: NDArray[np.float64]
+        self,
+        stamp_ns: int,
+        images: Mapping[str, RgbImage],
+        state: NDArray[np.float64],
+        action: NDArray[np.float64],
     ) -> Iterator[tuple[str, bytes]]:
         robot, types = self.robot, self._store.types
         stamp = types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-        header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=robot.camera.frame_id)
+        header = types["std_msgs/msg/Header"]
+        own = header(stamp=stamp, frame_id="")
         layout = types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
-        png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].ravel()
         position = np.append(state[:-1], robot.gripper.joint_position(float(state[-1])))
         names, none = [*robot.joints.names, robot.gripper.joint], np.zeros(0)
+        pictures = [
+            (
+                camera.recorded_topic,
+                (
+                    header(stamp=stamp, frame_id=camera.frame_id),
+                    "rgb8; png compressed bgr8",
+                    _png(images[camera.name]),
+                ),
+            )
+            for camera in robot.cameras
+        ]
         for topic, arguments in (
-            (robot.topics.joint_states, (header, names, position, none, none)),
-            (robot.camera.recorded_topic, (header, "rgb8; png compressed bgr8", png)),
+            (robot.topics.joint_states, (own, names, position, none, none)),
+            *pictures,
             (robot.topics.recorded_arm_command, (layout, action[:-1])),
             (self._gripper_topic, (layout, action[-1:])),
         ):
             kind = self.topics[topic]
             yield topic, bytes(self._store.serialize_cdr(types[kind](*arguments), kind))
+
+
+def _png(image_rgb: RgbImage) -> NDArray[np.uint8]:
+    encoded = cv2.imencode(".png", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))[1]
+    return np.asarray(encoded.ravel(), np.uint8)

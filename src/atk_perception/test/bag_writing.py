@@ -36,6 +36,7 @@ def write_demonstration(
     change: Callable[[str, int, Any], Any] = lambda topic, step, message: message,
     types: Mapping[str, str] | None = None,
     empty_topics: Mapping[str, str] | None = None,
+    negatives: Collection[str] = (),
 ) -> tuple[Path, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Write `steps` control periods; returns the bag and (image, robot state, action) of each.
 
@@ -45,6 +46,7 @@ def write_demonstration(
         change: what is written instead of the message of a topic and step.
         types: topic -> message type, where `change` makes it another.
         empty_topics: topic -> message type of topics that hold no message.
+        negatives: image topics of further cameras, which see the negative of the first one's image.
     """
     rng = np.random.default_rng(seed)
     stamp_type, header_type = TYPES.types["builtin_interfaces/msg/Time"], TYPES.types["std_msgs/msg/Header"]
@@ -63,6 +65,7 @@ def write_demonstration(
             "twist": "geometry_msgs/msg/TwistStamped",
         }[arm_command],
         ROBOT.topics.gripper_command: array_type,
+        **dict.fromkeys(negatives, image_type),
         **(types or {}),
         **(empty_topics or {}),
     }
@@ -134,10 +137,11 @@ def write_demonstration(
                     header=header(stamp_ns), name=names, position=position, velocity=empty, effort=empty
                 ),
             )
-            if k not in lost_images:
-                png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+            shown = {ROBOT.camera.recorded_topic: image, **dict.fromkeys(negatives, 255 - image)}
+            for topic, seen in shown.items() if k not in lost_images else ():
+                png = cv2.imencode(".png", cv2.cvtColor(seen, cv2.COLOR_RGB2BGR))[1]
                 put(
-                    ROBOT.camera.recorded_topic,
+                    topic,
                     stamp_ns,
                     TYPES.types[image_type](
                         header=header(stamp_ns), format="rgb8; png compressed bgr8", data=png.ravel()

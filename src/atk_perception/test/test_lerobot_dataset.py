@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from atk_perception.lerobot_dataset import (
     export_demonstrations,
     features,
     import_dataset,
+    other_cameras,
 )
 from atk_perception.registry import make_matcher, make_tracker
 
@@ -50,15 +52,16 @@ def bags(tmp_path):
 
 
 def test_features_name_joints_and_tracks():
-    found = features(ROBOT, (480, 640, 3), 5, video=True)
+    found = features(ROBOT, {"camera": (480, 640, 3), "left": (240, 320, 3)}, 5, video=True)
     assert found[STATE]["names"] == [*ROBOT.joints.names, "gripper_opening"]
     assert found[CAMERA] == {
         "dtype": "video",
         "shape": (480, 640, 3),
         "names": ["height", "width", "channels"],
     }
+    assert found["observation.images.left"]["shape"] == (240, 320, 3)
     assert found[f"{KEYPOINTS}.uv_px"]["shape"] == (5, 2)
-    assert not [key for key in features(ROBOT, (480, 640, 3), 0, video=False) if key.startswith(KEYPOINTS)]
+    assert not [key for key in features(ROBOT, {}, 0, video=False) if key.startswith(KEYPOINTS)]
 
 
 @pytest.mark.skipif(INSTALLED, reason="lerobot is installed")
@@ -106,12 +109,12 @@ def test_lerobot_reads_states_actions_tracks_and_task(make_scene, bags, tmp_path
     template = scene.template()
     keypoint_set = KeypointSet.create("set", template.uv_px, template.image_rgb, camera_name="camera")
 
-    def make() -> KeypointTracker:
-        return KeypointTracker(keypoint_set, make_matcher("sift"), make_tracker("template_lk"))
+    def make() -> dict[str, KeypointTracker]:
+        return {"camera": KeypointTracker(keypoint_set, make_matcher("sift"), make_tracker("template_lk"))}
 
     root = tmp_path / "dataset"
     done = export_demonstrations(
-        bags, ROBOT_OF_SIZE, root, task="cups", repo_id="local/cups", make_tracker=make, video=True
+        bags, ROBOT_OF_SIZE, root, task="cups", repo_id="local/cups", make_trackers=make, video=True
     )
     assert done.keypoints == len(keypoint_set)
     dataset = LeRobotDataset("local/cups", root=root)
@@ -123,12 +126,121 @@ def test_lerobot_reads_states_actions_tracks_and_task(make_scene, bags, tmp_path
     for row, frame in zip(rows, frames, strict=True):
         np.testing.assert_allclose(row[STATE].numpy(), frame.robot.vector(), atol=1e-6)
         np.testing.assert_allclose(row[ACTION].numpy(), frame.action, atol=1e-6)
-    tracker, seen = make(), []
+    tracker, seen = make()["camera"], []
     for _ in read_frames(bags[0], ROBOT_OF_SIZE, lambda ns, image: seen.append(tracker.update(ns, image))):
         pass
     for row, expected in zip(rows, seen, strict=False):
         np.testing.assert_array_equal(row[f"{KEYPOINTS}.uv_px"].numpy(), expected.uv_px)
         np.testing.assert_array_equal(row[f"{KEYPOINTS}.visible"].numpy() > 0, expected.visible)
+
+
+# -- several cameras --------------------------------------------------------------------------------
+
+LEFT = ROBOT_OF_SIZE.camera.model_copy(
+    update={
+        "name": "left",
+        "frame_id": "left_optical_frame",
+        "image_topic": "left/camera/image_raw",
+        "camera_info_topic": "left/camera/camera_info",
+        "recorded_topic": "left/camera/image_raw/compressed",
+    }
+)
+TWO = ROBOT_OF_SIZE.model_copy(update={"more_cameras": (LEFT,)})
+
+
+def two_camera_bag(path, **how):
+    return write_demonstration(
+        path,
+        steps=8,
+        image_size=SIZE,
+        negatives=[LEFT.recorded_topic],
+        custom_data={"atk_robot_file": TWO.dump()},
+        **how,
+    )[0]
+
+
+def write_run(folder, tracker: str) -> list[KeypointSet]:
+    """The sets of a run folder whose policy sees through both cameras, in the policy's order."""
+    sets = []
+    for k, camera in enumerate(("camera", "left")):
+        rng = np.random.default_rng(k)
+        template = rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+        points = rng.uniform(30, 90, (3 + k, 2))
+        sets.append(
+            KeypointSet.create(
+                f"{camera}_set", points, template, camera_name=camera, ids=10 * k + np.arange(3 + k)
+            )
+        )
+    sets[0].save(folder)
+    sets[1].save(folder / "cameras" / "left")
+    (folder / "policy.yaml").write_text(f"matcher: sift\ntracker: {tracker}\n")
+    return sets
+
+
+@needs_lerobot
+def test_every_camera_goes_there_and_back(tmp_path):
+    bag, root = two_camera_bag(tmp_path / "demo"), tmp_path / "dataset"
+    export_demonstrations([bag], TWO, root, task="cups", repo_id="local/cups", video=False)
+    robot = dataset_robot(root)
+    assert robot == TWO
+    assert other_cameras(root, TWO) == []
+    (copy,) = import_dataset(root, tmp_path / "back", robot)
+    assert check_bag(copy, TWO).ok
+    for name in ("camera", "left"):
+        mine, theirs = (list(read_frames(path, TWO.seen_by(name))) for path in (bag, copy))
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(one.payload, other.payload)
+    with pytest.raises(
+        LeRobotError, match=r"--camera x names one camera, robot 'sim_panda' has \['camera', 'left'\]"
+    ):
+        import_dataset(root, tmp_path / "x", TWO, camera_key="x")
+    # Whoever has fewer cameras is told what is left out.
+    assert other_cameras(root, ROBOT_OF_SIZE) == ["observation.images.left"]
+    assert other_cameras(root, ROBOT_OF_SIZE, "observation.images.left") == ["observation.images.camera"]
+
+
+@needs_lerobot
+def test_the_command_exports_the_tracks_of_every_camera_with_the_backends_of_the_run_folder(tmp_path):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    bag, root = two_camera_bag(tmp_path / "demo"), tmp_path / "dataset"
+    sets = write_run(tmp_path / "run", tracker="lucas_kanade")
+    code = "from atk_perception.lerobot_command import export_main as main; main()"
+    command = [sys.executable, "-c", code, str(bag), "--output", str(root), "--task", "t", "--images", "png"]
+    done = subprocess.run(
+        [*command, "--run", str(tmp_path / "run")], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == {"episodes": 1, "frames": 8, "keypoints": 7}
+    assert "tracks of camera left: matcher sift, tracker lucas_kanade" in done.stdout
+    sidecar = json.loads((root / "meta" / "atk.json").read_text())
+    assert [(entry["camera"], entry["ids"]) for entry in sidecar["keypoint_sets"]] == [
+        ("camera", [0, 1, 2]),
+        ("left", [10, 11, 12, 13]),
+    ]
+    rows = LeRobotDataset("local/dataset", root=root).hf_dataset
+    for k, points in enumerate(sets):
+        tracker = KeypointTracker(points, make_matcher("sift"), make_tracker("lucas_kanade"))
+        frames = read_frames(bag, TWO.seen_by(points.camera_name), tracker.update)
+        part = slice(0, 3) if k == 0 else slice(3, 7)
+        for row, frame in zip(rows, frames, strict=True):
+            np.testing.assert_array_equal(row[f"{KEYPOINTS}.uv_px"].numpy()[part], frame.payload.uv_px)
+
+
+@needs_lerobot
+def test_keypoints_of_a_camera_that_the_robot_lacks_and_a_silent_camera_are_refused(tmp_path):
+    sets = write_run(tmp_path / "run", tracker="template_lk")
+    left = KeypointTracker(sets[1], make_matcher("sift"), make_tracker("template_lk"))
+    bag, root = two_camera_bag(tmp_path / "demo"), tmp_path / "dataset"
+    with pytest.raises(
+        LeRobotError, match=r"keypoints of camera \['left'\]; robot 'sim_panda' has \['camera'\]"
+    ):
+        export_demonstrations(
+            [bag], ROBOT_OF_SIZE, root, task="t", repo_id="local/t", make_trackers=lambda: {"left": left}
+        )
+    silent = two_camera_bag(tmp_path / "silent", topic_ends={LEFT.recorded_topic: 2})
+    with pytest.raises(LeRobotError, match=r"camera \['left'\] has no image of the 0\.2 s before"):
+        export_demonstrations([silent], TWO, root, task="t", repo_id="local/t", video=False)
+    assert not root.exists()
 
 
 @needs_lerobot
