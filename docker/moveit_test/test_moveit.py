@@ -34,12 +34,14 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from shape_msgs.msg import SolidPrimitive
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from atk_interfaces.msg import PlanCheck
 from atk_perception.robot_description import RobotDescription
 from atk_policy.kinematics import KinematicModel
+from atk_policy.moveit_node import GOING_HOME, GOING_HOME_QOS
 
 HERE = Path(__file__).parent
 SHIPPED = Path(get_package_share_directory("atk_bringup")) / "config" / "robots" / "panda.yaml"
@@ -85,6 +87,11 @@ class Graph:
         self.objects = self.node.create_publisher(CollisionObject, "collision_object", 10)
         self.attached = self.node.create_publisher(AttachedCollisionObject, "attached_collision_object", 10)
         self.go_home = self.node.create_client(Trigger, "moveit/go_home")
+        self.stop = self.node.create_client(Trigger, "moveit/stop")
+        self.going_home: list[bool] = []
+        self.node.create_subscription(
+            Bool, GOING_HOME, lambda m: self.going_home.append(m.data), GOING_HOME_QOS
+        )
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
@@ -250,6 +257,26 @@ def test_home_is_reached_around_an_obstacle(graph):
     post.operation = CollisionObject.REMOVE
     graph.objects.publish(post)
     graph.until(True, TURNED, HOME)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_stop_while_moveit_plans_or_moves_ends_the_way_home(graph, moving):
+    graph.move(TURNED)
+    graph.going_home.clear()
+    answer = graph.go_home.call_async(Trigger.Request())
+    graph.wait("the way home", lambda: True in graph.going_home)
+    if moving:
+        graph.wait("motion", lambda: np.abs(graph.position - TURNED).max() > 0.1)
+    stop = graph.stop.call_async(Trigger.Request())
+    graph.wait("the stop", stop.done)
+    assert stop.result().success
+    graph.wait("the end", answer.done)
+    assert answer.result().message == "stopped on the way home: as was asked for"
+    rest = graph.position.copy()
+    time.sleep(1.0)
+    assert np.abs(graph.position - rest).max() < 0.01
+    assert np.abs(graph.position - HOME).max() > 0.2
+    assert moving or np.abs(graph.position - TURNED).max() < 0.01
 
 
 INVERSE = """

@@ -167,6 +167,7 @@ def test_sim_brings_the_documented_graph_up_and_down(run_folder, log, domain_id)
             "/joint_trajectory_controller/joint_trajectory",
             "/joy",
             "/keypoints/annotations",
+            "/moveit/going_home",
             "/policy/commanded_joint_states",
             "/policy/plan",
             "/policy/plan_check",

@@ -6,14 +6,19 @@ MoveIt's or the model's, the robot description says (`scene_check`).
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -29,6 +34,7 @@ from atk_policy.planning_scenes import make_planning_scene
 from atk_policy.planning_scenes.protocol import GoHomeError, SceneOptions
 from atk_policy.safety import TRACKING_GAP_MAX_RAD
 from atk_policy.scene_validation import PlanError, PlanVerdict, plan_of, validate
+from atk_policy.straight_motion import StraightMotion
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -39,12 +45,39 @@ POLICY_SILENT_S = 1.0
 # An arm under position control ends a slow motion within this of its command, and after at most so long.
 ARRIVED_RAD = 0.05
 ARRIVAL_S = 3.0
-# ROS time that stands still for so long (a paused simulation) will not bring the arm home.
-CLOCK_STANDS_S = 5.0
+# ROS time that stands still for so long (a paused simulation) will not bring the arm home; while it brakes, less is needed.
+CLOCK_STANDS_S, CLOCK_ENDED_S = 5.0, 0.5
+# A brake takes less than a second; MoveIt's planner, which a stop has to wait for, up to some seconds.
+STOPPED_S = 10.0
+
+
+# Whether the arm is being brought home; who comes later is told what was said last.
+GOING_HOME = "moveit/going_home"
+GOING_HOME_QOS = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+
+
+class _WayHome:
+    """One way home, from when it is announced to its end; any thread may stop it, at any time between."""
+
+    def __init__(self) -> None:
+        self.stopped, self.ended = threading.Event(), threading.Event()
+        self._reason = ""
+
+    def stop(self, reason: str) -> None:
+        if not self.stopped.is_set():
+            self._reason = reason
+            self.stopped.set()
+
+    def check(self) -> None:
+        """Raises GoHomeError: it is to stop."""
+        if self.stopped.is_set():
+            raise GoHomeError(f"stopped on the way home: {self._reason}")
 
 
 class MoveItNode(ManagedNode):
-    """`policy/plan` in, `policy/plan_check` out; services `~/go_home` and `~/stop`."""
+    """`policy/plan` in, `policy/plan_check` out; services `~/go_home` and `~/stop`; `moveit/going_home` says whether it does."""
 
     def __init__(self) -> None:
         super().__init__("moveit")
@@ -71,6 +104,8 @@ class MoveItNode(ManagedNode):
             read_only=True,
         )
         self._active = False
+        self._way: _WayHome | None = None
+        self._way_lock = threading.Lock()
         self._newest: JointTrajectory | None = None
         self._arrived = threading.Condition()
         self._scene_lock = threading.Lock()
@@ -93,7 +128,10 @@ class MoveItNode(ManagedNode):
                 speed_share=self.parameter("home_speed"),
             ),
         )
+        simulated = self.parameter("use_sim_time")
+        self._passing_clock = self.get_clock() if simulated else Clock(clock_type=ClockType.STEADY_TIME)
         self._check_publisher = self.create_lifecycle_publisher(PlanCheck, "policy/plan_check", 10)
+        self._going_home_publisher = self.create_lifecycle_publisher(Bool, GOING_HOME, GOING_HOME_QOS)
         self._sink = make_arm_sink(self._robot) if self._robot.command_sink in TOPIC_SINKS else None
         self._arm_publisher = None
         if self._sink is not None:
@@ -109,10 +147,7 @@ class MoveItNode(ManagedNode):
     def activate(self) -> None:
         """Listen and check."""
         self._ending = False
-        self._stop_asked, self._stop_reason = threading.Event(), ""
-        self._going_home = threading.Lock()
-        self._measured: tuple[int, FloatArray] | None = None  # stamp, (J + 1,) [rad, m]
-        self._joint_fault = "no joint state has come"
+        self._joint_state: JointState | None = None
         self._policy_ran_s: float | None = None  # when it last said that it runs, monotonic
         self._checked = self._invalid = self._skipped = 0
         self._slowest_ms = 0.0
@@ -125,6 +160,7 @@ class MoveItNode(ManagedNode):
         self._inputs.subscribe(PolicyStatus, "policy/status", self._on_policy_status, qos)
         self._inputs.subscribe(JointState, self._robot.topics.joint_states, self._on_joint_state, qos)
         self._inputs.start()
+        self._going_home_publisher.publish(Bool(data=False))
         self._timer = self.create_timer(0.5, self._report)
         self._active = True
         self.get_logger().info(
@@ -133,10 +169,12 @@ class MoveItNode(ManagedNode):
 
     def deactivate(self) -> None:
         """End a way home with the arm at rest, then stop listening."""
-        self._active = False
-        self._stop("the node is going down")
-        with self._going_home:
-            self._inputs.close()
+        with self._way_lock:
+            self._active, way = False, self._way
+        if way is not None:
+            way.stop("the node is going down")
+            way.ended.wait()
+        self._inputs.close()
         self.destroy_timer(self._timer)
         with self._arrived:
             self._ending = True
@@ -147,7 +185,7 @@ class MoveItNode(ManagedNode):
         """Withdraw the interfaces, end MoveIt."""
         for service in (self._go_home_service, self._stop_service):
             self.destroy_service(service)
-        for publisher in (self._check_publisher, self._arm_publisher):
+        for publisher in (self._check_publisher, self._going_home_publisher, self._arm_publisher):
             if publisher is not None:
                 self.destroy_publisher(publisher)
         self._scene.close()
@@ -218,19 +256,15 @@ class MoveItNode(ManagedNode):
     # -- home --------------------------------------------------------------------------------------
 
     def _on_joint_state(self, message: JointState) -> None:
-        stamp_ns = stamp_ns_of(message)
-        try:
-            state = robot_state_from_message(message.name, message.position, self._robot, stamp_ns)
-        except JointStateError as error:
-            self._joint_fault = str(error)
-            return
-        self._measured = (stamp_ns, state.vector())
+        self._joint_state = message  # read when it is asked for
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
-        runs = message.state in (PolicyStatus.RUNNING, PolicyStatus.HOLDING)
-        self._policy_ran_s = time.monotonic() if runs else None
-        if runs:
-            self._stop("the policy has begun to run")
+        # A policy that was stopped still commands while it brakes.
+        runs = message.state in (PolicyStatus.RUNNING, PolicyStatus.HOLDING) or bool(message.command)
+        with self._way_lock:
+            self._policy_ran_s = time.monotonic() if runs else None
+            if runs and self._way is not None:
+                self._way.stop("the policy has begun to run")
 
     def _policy_runs(self) -> bool:
         ran_s = self._policy_ran_s
@@ -242,66 +276,99 @@ class MoveItNode(ManagedNode):
         Raises:
             GoHomeError: nobody says, or what is said is old.
         """
-        measured = self._measured
-        if measured is None:
-            raise GoHomeError(
-                f"where the arm is, is not known: {self._joint_fault} on '{self._robot.topics.joint_states}'"
-            )
-        age_s = (self.get_clock().now().nanoseconds - measured[0]) / 1e9
+        message, topic = self._joint_state, self._robot.topics.joint_states
+        if message is None:
+            raise GoHomeError(f"where the arm is, is not known: no joint state has come on '{topic}'")
+        stamp_ns = stamp_ns_of(message)
+        age_s = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9
         if age_s > self._robot.deadlines_s.joint_states:
             raise GoHomeError(
                 f"the newest joint state is {age_s:.2f} s old, more than deadlines_s.joint_states "
                 f"({self._robot.deadlines_s.joint_states:g} s)"
             )
-        return measured[1]
+        try:
+            return robot_state_from_message(message.name, message.position, self._robot, stamp_ns).vector()
+        except JointStateError as error:
+            raise GoHomeError(f"where the arm is, is not known: {error} on '{topic}'") from error
 
     def _on_go_home(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        way = None
         try:
-            if not self._active:
-                raise GoHomeError("the node is not active")
-            if self._policy_runs():
-                raise GoHomeError("the policy runs; stop it first (policy/stop)")
-            with self._going_home:
-                self._stop_asked.clear()
-                # No plan is checked meanwhile: the policy does not run.
-                with self._scene_lock:
-                    self._scene.go_home(self._fresh(), self._follow)
+            way = self._announce()
+            # No plan is checked meanwhile: the policy does not run.
+            with self._scene_lock:
+                self._scene.go_home(self._fresh(), partial(self._follow, way), way.check)
             response.success, response.message = True, "the arm is at home"
             self.get_logger().info(response.message)
         except Exception as error:
             response.message = str(error) if isinstance(error, GoHomeError) else repr(error)
             self.get_logger().error(f"not gone home: {response.message}")
             self.set_diagnostic(ERROR, f"not gone home: {response.message}")
+        finally:
+            if way is not None:
+                with self._way_lock:
+                    self._way = None
+                    self._going_home_publisher.publish(Bool(data=False))
+                way.ended.set()
         return response
 
-    def _follow(self, plan: CommandPlan) -> None:
-        """Send `plan` setpoint by setpoint, watching the arm.
+    def _announce(self) -> _WayHome:
+        """A way home that every stop from now on ends.
 
         Raises:
-            GoHomeError: it was stopped, or the arm does not follow.
+            GoHomeError: it must not begin.
+        """
+        with self._way_lock:
+            if not self._active:
+                raise GoHomeError("the node is not active")
+            if self._policy_runs():
+                raise GoHomeError("the policy runs; stop it first (policy/stop)")
+            self._way = _WayHome()
+            self._going_home_publisher.publish(Bool(data=True))
+            return self._way
+
+    def _follow(self, way: _WayHome, goal_rad: FloatArray) -> None:
+        """Bring the arm straight to (J,) `goal_rad`, setpoint by setpoint, watching it.
+
+        Each plan reaches two periods ahead and then brakes, so that an arm that hears no more stops by itself.
+
+        Raises:
+            GoHomeError: it was stopped, or does not follow; it has been braked.
         """
         if self._sink is None:
             raise GoHomeError(
                 f"command_sink '{self._robot.command_sink}' is none through which this node can move the arm "
                 f"({', '.join(TOPIC_SINKS)}); bring it home with MoveIt (scene_check: moveit) or by hand"
             )
-        begin_ns = self.get_clock().now().nanoseconds
-        previous_ns = 0
-        for k, due_ns in enumerate(plan.time_ns):
-            try:
-                self._sleep_until(begin_ns + previous_ns)
-                self._watch(plan.position[max(0, k - 1)])
-            except GoHomeError:
-                if k:
-                    self._send(CommandPlan.hold(plan.position[k - 1], self._robot.control_period_ns))
-                raise
-            self._send(CommandPlan(plan.time_ns[k:] - previous_ns, plan.position[k:], plan.velocity[k:]))
-            previous_ns = int(due_ns)
-        self._await_arrival(plan.position[-1, :-1], begin_ns + previous_ns + int(ARRIVAL_S * 1e9))
+        motion = StraightMotion(self._fresh(), goal_rad, self._robot, self.parameter("home_speed"))
+        sent_ns = self._passing_ns() - self._robot.control_period_ns
+        try:
+            while not motion.arrived:
+                self._sleep_until(sent_ns + self._robot.control_period_ns, way, CLOCK_STANDS_S)
+                self._watch(way, motion.position)
+                if cause := motion.advance(self._elapsed_s(sent_ns)):
+                    raise GoHomeError(f"stopped on the way home: {cause}")
+                sent_ns = self._send(motion.plan())
+        except GoHomeError:
+            self._bring_to_rest(motion, sent_ns)
+            raise
+        self._await_arrival(way, goal_rad)
 
-    def _watch(self, setpoint: FloatArray) -> None:
-        if self._stop_asked.is_set():
-            raise GoHomeError(f"stopped on the way home: {self._stop_reason}")
+    def _bring_to_rest(self, motion: StraightMotion, sent_ns: int) -> None:
+        """Brake; what is sent last is at rest."""
+        while not motion.at_rest:
+            motion.brake(self._elapsed_s(sent_ns))
+            sent_ns = self._send(motion.plan())
+            # A simulation that has ended moves nothing either.
+            with contextlib.suppress(GoHomeError):
+                self._sleep_until(sent_ns + self._robot.control_period_ns, None, CLOCK_ENDED_S)
+
+    def _elapsed_s(self, sent_ns: int) -> float:
+        """Since the last setpoint, for the next one [s]; an arm that heard nothing for longer than a period has waited."""
+        return min(self._passing_ns() - sent_ns, self._robot.control_period_ns) / 1e9
+
+    def _watch(self, way: _WayHome, setpoint: FloatArray) -> None:
+        way.check()
         gap_rad = np.abs(self._fresh() - setpoint)[:-1]
         if gap_rad.max() > TRACKING_GAP_MAX_RAD:
             joint = int(gap_rad.argmax())
@@ -310,52 +377,63 @@ class MoveItNode(ManagedNode):
                 "command; is something in its way, or does the controller not listen?"
             )
 
-    def _await_arrival(self, home: FloatArray, until_ns: int) -> None:
+    def _await_arrival(self, way: _WayHome, home: FloatArray) -> None:
+        until_ns = self._passing_ns() + int(ARRIVAL_S * 1e9)
         while True:
             gap_rad = np.abs(self._fresh()[:-1] - home)
             if gap_rad.max() < ARRIVED_RAD:
                 return
-            now_ns = self.get_clock().now().nanoseconds
+            now_ns = self._passing_ns()
             if now_ns > until_ns:
                 joint = int(gap_rad.argmax())
                 raise GoHomeError(
                     f"the way home was sent, but {self._robot.joints.names[joint]} is {gap_rad[joint]:.2f} rad away from it"
                 )
-            self._watch(np.append(home, 0.0))
-            self._sleep_until(now_ns + self._robot.control_period_ns)
+            self._watch(way, np.append(home, 0.0))
+            self._sleep_until(now_ns + self._robot.control_period_ns, way, CLOCK_STANDS_S)
 
-    def _send(self, plan: CommandPlan) -> None:
+    def _send(self, plan: CommandPlan) -> int:
+        """Publish a plan; returns when."""
         assert self._sink is not None
         assert self._arm_publisher is not None
         self._arm_publisher.publish(self._sink.command(plan, Moment(self.get_clock().now().nanoseconds)))
+        return self._passing_ns()
 
-    def _sleep_until(self, wake_ns: int) -> None:
-        """Wait for ROS time, which simulation may slow down or stop.
+    def _passing_ns(self) -> int:
+        """Time that passes evenly: setting the system's clock must not look like time that the arm had to move."""
+        return int(self._passing_clock.now().nanoseconds)
+
+    def _sleep_until(self, wake_ns: int, way: _WayHome | None, patience_s: float) -> None:
+        """Wait for time to pass, which simulation may slow down or stop, or for a stop of `way`.
 
         Raises:
-            GoHomeError: it stands still.
+            GoHomeError: it stands still for longer than `patience_s`.
         """
         last_ns, moved_s = 0, time.monotonic()
-        while (now_ns := self.get_clock().now().nanoseconds) < wake_ns and not self._stop_asked.is_set():
+        while (now_ns := self._passing_ns()) < wake_ns:
             if now_ns != last_ns:
                 last_ns, moved_s = now_ns, time.monotonic()
-            elif time.monotonic() - moved_s > CLOCK_STANDS_S:
+            elif time.monotonic() - moved_s > patience_s:
                 raise GoHomeError("stopped on the way home: the ROS clock stands still")
-            time.sleep(min(0.01, (wake_ns - now_ns) / 1e9))
-
-    def _stop(self, reason: str) -> bool:
-        """End a way home; False where there is none."""
-        if not self._going_home.locked():
-            return False
-        self._stop_reason = reason
-        self._stop_asked.set()
-        self._scene.stop()
-        return True
+            nap_s = min(0.01, (wake_ns - now_ns) / 1e9)
+            if way is None:
+                time.sleep(nap_s)
+            elif way.stopped.wait(nap_s):
+                return
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        stopped = self._active and self._stop("as was asked for")
-        response.success = True
-        response.message = "stopped on the way home" if stopped else "no way home was being followed"
+        with self._way_lock:
+            way = self._way
+        if way is None:
+            response.success, response.message = True, "no way home was being followed"
+            return response
+        way.stop("as was asked for")
+        response.success = way.ended.wait(STOPPED_S)
+        response.message = (
+            "stopped on the way home; the arm rests"
+            if response.success
+            else f"the way home was told to stop, and has not ended within {STOPPED_S:g} s"
+        )
         return response
 
 

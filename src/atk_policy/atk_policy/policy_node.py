@@ -26,6 +26,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
 from rclpy.time import Time
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -42,6 +43,7 @@ from atk_policy.command_plan import CommandPlan, FloatArray
 from atk_policy.command_sinks import in_replay
 from atk_policy.command_sinks.joint_trajectory import trajectory_message
 from atk_policy.inference import DEFAULT_INFERENCE, INFERENCES
+from atk_policy.moveit_node import GOING_HOME, GOING_HOME_QOS
 from atk_policy.plan_checks import PlanChecks
 from atk_policy.policy_runner import DISCONTINUITY_NS, Arrival, PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder, RunFolderError
@@ -183,6 +185,9 @@ class PolicyNode(ManagedNode):
             keypoints_topic = keypoints_topic_of(camera.name if number else "")
             self._inputs.subscribe(KeypointArray, keypoints_topic, self._events.put, keypoints_qos, **options)
         self._inputs.subscribe(JointState, topic, self._events.put, joints_qos, **options)
+        self._going_home = False
+        if not self.parameter("replay"):
+            self._inputs.subscribe(Bool, GOING_HOME, self._on_going_home, GOING_HOME_QOS)
         if self._plan_publisher is not None:
             self._inputs.subscribe(PlanCheck, "policy/plan_check", self._on_plan_check, keypoints_qos)
         self._inputs.start()
@@ -317,6 +322,9 @@ class PolicyNode(ManagedNode):
             elapsed = partial(self._next_due_s, frame.stamp_ns)
             self._publish(self._runner.step(frame, arrival, elapsed, unchecked or self._output.fault()))
 
+    def _on_going_home(self, message: Bool) -> None:
+        self._going_home = message.data
+
     def _on_plan_check(self, check: PlanCheck) -> None:
         with self._lock:
             cause = "" if check.valid else check.cause or "plan_not_free"
@@ -443,6 +451,10 @@ class PolicyNode(ManagedNode):
                 refusal = "a run is in progress; cancel it or call ~/stop first"
             elif not hasattr(self, "_worker") or not self._worker.is_alive():
                 refusal = "the node is not active"
+            elif self._going_home and self.count_publishers(
+                GOING_HOME
+            ):  # one that has died brings nobody home
+                refusal = "the arm is on its way home; wait until it is there, or call moveit/stop"
             if refusal:
                 self.get_logger().warning(f"refused to run: {refusal}")
                 return GoalResponse.REJECT

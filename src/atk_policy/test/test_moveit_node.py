@@ -19,12 +19,13 @@ from builtin_interfaces.msg import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from atk_interfaces.msg import PlanCheck, PolicyStatus
 from atk_perception.robot_description import RobotDescription
+from atk_policy.moveit_node import GOING_HOME, GOING_HOME_QOS
 
 ROBOT_PATH = Path(__file__).parents[2] / "atk_bringup" / "config" / "robots" / "sim_panda.yaml"
 ROBOT = RobotDescription.load(ROBOT_PATH)
@@ -78,6 +79,10 @@ class Graph:
         self.node.create_subscription(command_type, ROBOT.topics.command, self._on_command, 50)
         self.go_home = self.node.create_client(Trigger, "moveit/go_home")
         self.stop = self.node.create_client(Trigger, "moveit/stop")
+        self.going_home: list[bool] = []
+        self.node.create_subscription(
+            Bool, GOING_HOME, lambda m: self.going_home.append(m.data), GOING_HOME_QOS
+        )
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._threads = [threading.Thread(target=work) for work in (self._executor.spin, self._be_an_arm)]
@@ -203,6 +208,8 @@ def test_home_is_reached_smoothly_and_nothing_is_commanded_unasked(graph):
     assert np.allclose(path[-1], HOME)
     speed = np.diff(path, axis=0) * ROBOT.control_rate_hz
     assert (np.abs(speed) <= 0.5 * np.array(ROBOT.joints.velocity_max_rad_s) + 1e-6).all()
+    graph.wait("the end of it", lambda: graph.going_home[-1] is False)
+    assert graph.going_home[-2:] == [True, False]
     # Every joint goes one way, and from rest to rest.
     assert (np.sign(HOME - start) * speed >= -1e-9).all()
     assert np.abs(speed[[0, -1]]).max() < 0.5 * np.abs(speed).max()
@@ -222,12 +229,16 @@ def test_an_arm_that_does_not_follow_is_stopped(graph):
     answer = graph.call(graph.go_home)
     assert not answer.success
     assert "behind its command" in answer.message
-    graph.wait("a hold", lambda: list(graph.commands[-1].data) == list(graph.commands[-2].data))
+    steps = np.abs(np.diff([message.data for message in graph.commands], axis=0)).max(axis=1)
+    assert steps[-1] < 0.5 * steps.max(), "braked, not stopped dead"
 
 
 def test_the_way_home_can_be_stopped_and_ends_when_the_policy_runs(graph):
     for stop, reason in (
-        (lambda: graph.call(graph.stop), "as was asked for"),
+        (
+            lambda: graph.call(graph.stop).message == "stopped on the way home; the arm rests",
+            "as was asked for",
+        ),
         (
             lambda: graph.statuses.publish(PolicyStatus(state=PolicyStatus.RUNNING)),
             "the policy has begun to run",
@@ -237,7 +248,7 @@ def test_the_way_home_can_be_stopped_and_ends_when_the_policy_runs(graph):
         graph.commands.clear()
         answer = graph.go_home.call_async(Trigger.Request())
         graph.wait("motion", lambda: len(graph.commands) > 3)
-        stop()
+        assert stop() is not False
         graph.wait("the end", answer.done)
         assert not answer.result().success
         assert answer.result().message == f"stopped on the way home: {reason}"
@@ -248,23 +259,55 @@ def test_the_way_home_can_be_stopped_and_ends_when_the_policy_runs(graph):
     graph.wait("a policy that has stopped", lambda: graph.call(graph.go_home).success)
 
 
-def test_a_trajectory_controller_is_given_the_whole_way_and_a_hold_on_ctrl_c(tmp_path):
+@pytest.fixture
+def trajectory_graph(tmp_path) -> Iterator[Graph]:
+    """With an arm under a joint_trajectory_controller; for tests that end the node."""
     graph = Graph(write_robot(tmp_path, command_sink="joint_trajectory"), JointTrajectory, DOMAIN_ID + 1)
-    try:
+    yield graph
+    if graph.process.poll() is None:
+        graph.close()
+
+
+def assert_braked(commands: list[JointTrajectory]) -> None:
+    """Setpoint by setpoint inside the share of the limits, and rest as the last word."""
+    period_s = 1.0 / ROBOT.control_rate_hz
+    velocity = np.array([[0.0] * 7] + [list(message.points[0].velocities) for message in commands])
+    limit = 0.5 * np.array(ROBOT.joints.acceleration_max_rad_s2) * period_s
+    assert (np.abs(np.diff(velocity, axis=0)) <= limit + 1e-6).all()
+    assert np.abs(velocity).max() > 0.1
+    assert len(commands[-1].points) == 1
+    assert not velocity[-1].any()
+
+
+def test_a_way_home_that_is_stopped_brakes_inside_the_limits_also_on_ctrl_c(trajectory_graph):
+    graph = trajectory_graph
+    for end in (lambda: graph.call(graph.stop).success, graph.close):
         graph.place(TURNED)
+        graph.commands.clear()
         graph.go_home.call_async(Trigger.Request())
-        graph.wait("motion", lambda: len(graph.commands) > 3)
-        first = graph.commands[0]
-        assert list(first.joint_names) == list(ROBOT.joints.names)
-        assert np.allclose(first.points[-1].positions, HOME)
-        assert not any(first.points[-1].velocities)
-    finally:
-        log = graph.close()
-    last = graph.commands[-1]
-    assert len(last.points) == 1, "a hold is the last thing on the wire"
-    assert not any(last.points[0].velocities)
+        graph.wait("motion", lambda: len(graph.commands) > 5)
+        assert list(graph.commands[0].joint_names) == list(ROBOT.joints.names)
+        log = end()
+        assert_braked(graph.commands)
+        assert np.abs(np.array(graph.commands[-1].points[-1].positions) - HOME).max() > 0.1
     assert "stopped on the way home: the node is going down" in log
     assert "Traceback" not in log
+
+
+def test_an_arm_whose_way_home_is_killed_brakes_by_itself(trajectory_graph):
+    """A trajectory controller goes on with what it was sent last."""
+    graph = trajectory_graph
+    graph.place(TURNED)
+    graph.go_home.call_async(Trigger.Request())
+    graph.wait("motion", lambda: len(graph.commands) > 5)
+    graph.process.kill()
+    graph.close()
+    last = graph.commands[-1]
+    assert not any(last.points[-1].velocities)
+    left_rad = np.abs(np.array(last.points[-1].positions) - np.array(last.points[0].positions)).max()
+    assert left_rad < 0.3
+    assert np.abs(np.array(last.points[-1].positions) - HOME).max() > 0.3
+    assert len(last.points) / ROBOT.control_rate_hz < 0.6
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from run_folders import ROBOT, ROBOT_PATH, write_run_folder
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -31,6 +31,7 @@ from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
 from atk_perception.robot_description import RobotDescription
 from atk_policy.command_sinks import in_replay
+from atk_policy.moveit_node import GOING_HOME, GOING_HOME_QOS
 from atk_policy.policy_runner import RunState
 
 DOMAIN_ID = 12 + os.getpid() % 80  # and the next one, for nodes that are ended in a test
@@ -291,6 +292,24 @@ def test_a_second_run_is_refused_while_one_is_in_progress_and_the_time_limit_end
     assert not graph.start().accepted
     assert graph.result(handle).outcome == RunPolicy.Result.TIME_OVER
     assert graph.start().accepted
+
+
+def test_a_run_is_refused_while_the_arm_is_brought_home_by_somebody_who_lives(graph):
+    def begins() -> bool:
+        accepted = graph.start().accepted
+        if accepted:
+            graph.end_run()
+        return accepted
+
+    who = graph.node.create_publisher(Bool, GOING_HOME, GOING_HOME_QOS)
+    who.publish(Bool(data=True))
+    graph.wait("a refusal", lambda: not begins())
+    who.publish(Bool(data=False))
+    graph.wait("a run", begins)
+    who.publish(Bool(data=True))
+    graph.wait("a refusal", lambda: not begins())
+    graph.node.destroy_publisher(who)
+    graph.wait("a run", begins)
 
 
 def test_cancelling_ends_a_run(graph):

@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from atk_perception.robot_description import RobotDescription
-from atk_policy.command_plan import CommandPlan
 from atk_policy.kinematics import KinematicModel
 from atk_policy.planning_scenes.protocol import GoHomeError, PlanningSceneError, SceneOptions
-from atk_policy.rest_to_rest import rest_to_rest
 from atk_policy.scene_validation import Plan, dense
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,7 +29,7 @@ class ModelScene:
                 f"home_state '{options.home_state}' is a named state of MoveIt; with scene_check 'model' leave it empty, "
                 "and the arm goes to home_rad of the robot description"
             )
-        self._robot, self._share = robot, options.speed_share
+        self._robot = robot
         self._model = KinematicModel(robot)
 
     def scene_fault(self, q_batch: FloatArray) -> tuple[str, int]:
@@ -42,8 +40,10 @@ class ModelScene:
         """See `PlanningScene`."""
         return self._model.fault_detail(q)
 
-    def go_home(self, q_now: FloatArray, follow: Callable[[CommandPlan], None]) -> None:
-        """See `PlanningScene`: straight in joint space where that is free, else refused.
+    def go_home(
+        self, q_now: FloatArray, follow: Callable[[FloatArray], None], check: Callable[[], None]
+    ) -> None:
+        """See `PlanningScene`: straight in joint space where that is free, else refused. `follow` looks after stops.
 
         A start outside the workspace is where arms are parked; once inside, the way stays there.
         """
@@ -61,10 +61,7 @@ class ModelScene:
                 f"the straight way home is not free: {cause} {where} ({self._model.fault_detail(way.position_rad[row])}). "
                 "Move the arm by hand to where it is free, or plan a way around with MoveIt (scene_check: moveit)"
             )
-        follow(rest_to_rest(q_now, home, self._robot, self._share))
-
-    def stop(self) -> None:
-        """See `PlanningScene`: who follows the plan stops."""
+        follow(home)
 
     def inverse(self, T_base_tip: FloatArray, q_start: FloatArray) -> FloatArray:
         """See `PlanningScene`; by mink."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,18 @@ from moveit.core.planning_interface import MotionPlanResponse
 from moveit.core.planning_scene import PlanningScene
 from moveit.core.robot_model import JointModelGroup, RobotModel
 from moveit.core.robot_state import RobotState
-from moveit.planning import MoveItPy, PlanningComponent, PlanningSceneMonitor, TrajectoryExecutionManager
+from moveit.planning import (
+    MoveItPy,
+    PlanningComponent,
+    PlanningSceneMonitor,
+    PlanRequestParameters,
+    TrajectoryExecutionManager,
+)
 from moveit_configs_utils import MoveItConfigsBuilder
 
 from atk_perception.robot_description import RobotDescription
-from atk_policy.command_plan import CommandPlan
 from atk_policy.kinematics import InverseKinematicsError, KinematicModel
+from atk_policy.planning_scenes.execution import carry_out
 from atk_policy.planning_scenes.protocol import GoHomeError, PlanningSceneError, SceneOptions
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,6 +46,8 @@ JOINT_STATES_WAIT_S = 10.0
 PLANNING_TIME_S = 5.0
 PLANNING_ATTEMPTS = 3
 IK_TIMEOUT_S = 0.1
+# Callbacks that waited for a planner are through by then.
+HEARD_S = 0.1
 
 
 class MoveItScene:
@@ -89,7 +98,6 @@ class MoveItScene:
         parameters: dict[str, Any] = (
             builder.planning_pipelines(pipelines=["ompl"]).to_moveit_configs().to_dict()
         )
-        share = self._options.speed_share
         parameters |= {
             "planning_scene_monitor_options": {
                 "name": "planning_scene_monitor",
@@ -101,8 +109,6 @@ class MoveItScene:
                 "planning_pipeline": "ompl",
                 "planning_attempts": PLANNING_ATTEMPTS,
                 "planning_time": PLANNING_TIME_S,
-                "max_velocity_scaling_factor": share,
-                "max_acceleration_scaling_factor": share,
             },
         }
         if self._options.use_sim_time:
@@ -177,7 +183,9 @@ class MoveItScene:
 
     # -- motion ------------------------------------------------------------------------------------
 
-    def go_home(self, q_now: FloatArray, follow: Callable[[CommandPlan], None]) -> None:
+    def go_home(
+        self, q_now: FloatArray, follow: Callable[[FloatArray], None], check: Callable[[], None]
+    ) -> None:
         """See `PlanningScene`: planned around obstacles and carried out by MoveIt's own controllers."""
         component: PlanningComponent = self._moveit.get_planning_component(self._group)
         component.set_start_state_to_current_state()
@@ -194,23 +202,31 @@ class MoveItScene:
                 goal = self._state(scene)
             self._place(goal, np.array(self._robot.home_rad))
             component.set_goal_state(robot_state=goal)
-        plan: MotionPlanResponse = component.plan()
+        request = self._request()
+        plan: MotionPlanResponse = component.plan(single_plan_parameters=request)
         if not plan:
             raise GoHomeError(
-                f"MoveIt found no way home in {PLANNING_TIME_S:g} s (error code {plan.error_code.val}, see "
+                f"MoveIt found no way home in {request.planning_time:g} s (error code {plan.error_code.val}, see "
                 "moveit_msgs/msg/MoveItErrorCodes); free the arm or its home, then ask again"
             )
-        status: ExecutionStatus = self._moveit.execute(plan.trajectory, controllers=[])
+        # The bindings keep Python's lock while they plan: a stop that came meanwhile is heard only now.
+        time.sleep(HEARD_S)
+        manager: TrajectoryExecutionManager = self._moveit.get_trajectory_execution_manager()
+        status: ExecutionStatus = carry_out(
+            lambda: self._moveit.execute(plan.trajectory, controllers=[]), manager.stop_execution, check
+        )
         if not status:
             raise GoHomeError(
                 f"MoveIt's controllers did not carry out the way home: {status.status}; see their log, and "
                 "moveit_controllers.yaml of the MoveIt configuration"
             )
 
-    def stop(self) -> None:
-        """See `PlanningScene`."""
-        manager: TrajectoryExecutionManager = self._moveit.get_trajectory_execution_manager()
-        manager.stop_execution()
+    def _request(self) -> PlanRequestParameters:
+        """MoveIt's parameters, wherever they came from, at our speed."""
+        request = PlanRequestParameters(self._moveit, "")
+        share = self._options.speed_share
+        request.max_velocity_scaling_factor = request.max_acceleration_scaling_factor = share
+        return request
 
     def inverse(self, T_base_tip: FloatArray, q_start: FloatArray) -> FloatArray:
         """See `PlanningScene`; by the solver of the MoveIt configuration (`RobotState.set_from_ik`).

@@ -9,8 +9,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from atk_policy.command_plan import CommandPlan
-
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -52,19 +50,20 @@ class PlanningScene(Protocol):
         """For people: what is wrong at joint positions (J,) [rad]."""
         ...
 
-    def go_home(self, q_now: FloatArray, follow: Callable[[CommandPlan], None]) -> None:
+    def go_home(
+        self, q_now: FloatArray, follow: Callable[[FloatArray], None], check: Callable[[], None]
+    ) -> None:
         """Bring the arm from (J + 1,) `q_now` [rad, m] home, clear of everything; returns when it is there.
 
         Args:
-            follow: carries a plan out through the robot's command sink, for scenes that have no way of their own.
+            follow: brings the arm straight to (J,) [rad] through the robot's command sink, for scenes that have no way of
+                their own.
+            check: raises GoHomeError when the arm is to stop; to be called before anything moves that `follow` does not,
+                and while it does.
 
         Raises:
-            GoHomeError: there is no way, or the arm did not arrive.
+            GoHomeError: there is no way, the arm was stopped, or it did not arrive. Nothing moves any more.
         """
-        ...
-
-    def stop(self) -> None:
-        """End a way home that the scene carries out itself; may be called from another thread."""
         ...
 
     def inverse(self, T_base_tip: FloatArray, q_start: FloatArray) -> FloatArray:
