@@ -7,201 +7,91 @@ interruption, or with more seeds, episodes or tasks to add to it.
 
     OUTPUT/TASK/demonstrations/         what was recorded
     OUTPUT/TASK/tracks/                 candidates in the demonstrations, for all methods
-    OUTPUT/TASK/METHOD/seed_K/          what was learnt (for keypoint methods a run folder)
+    OUTPUT/TASK/METHOD/seed_K/          what was learnt (for keypoint methods a run folder), and from what: learnt.json
     OUTPUT/TASK/METHOD/seed_K/episodes.jsonl    one line per episode; with --viewpoint episodes_VIEWPOINT.jsonl
+    OUTPUT/TASK/METHOD/seed_K/videos/   a success and a failure of every column
+    OUTPUT/report/                      tables and pictures of all that is there, whatever failed (see benchmark_report)
+
+Nothing is added to what was learnt from other code, weights, settings or demonstrations: see --relearn.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
 import sys
-import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import torch
 from tqdm import tqdm
 
-from atk_perception.image_codec import RgbImage
-from atk_perception.overlay import Overlay
-from atk_perception.robot_description import RobotDescription
 from atk_perception.viewpoint import VIEWPOINTS
+from atk_policy.selection import SelectionConfig, SelectionError
 from atk_sim import demo
-from atk_sim.closed_loop_node import Episode
+from atk_sim.benchmark_cell import (
+    DEMONSTRATIONS,
+    RECORDED,
+    SERVO_NOISE,
+    Cell,
+    read_episodes,
+    recorded_bags,
+    recorded_noise,
+    run_cell,
+    run_cell_over_ros,
+)
+from atk_sim.benchmark_plan import Block, bars
+from atk_sim.benchmark_report import REPORT, write_benchmark_report
+from atk_sim.benchmark_rows import NoEpisodesError
 from atk_sim.disturbances import DISTURBANCES, Disturbance
 from atk_sim.graph import GraphError, robot_file
-from atk_sim.methods import METHODS, make_method
-from atk_sim.methods.protocol import Lesson
-from atk_sim.rollout import Agent, AgentStep, run_episode
-from atk_sim.simulation import Simulation
+from atk_sim.methods import METHODS
+from atk_sim.provenance import LearntError
 from atk_sim.statistics import wilson_interval
 from atk_sim.tasks import TASKS
 
-EPISODES = "episodes.jsonl"
-LEARNT = "learnt.json"
-# The one thing that differs between tasks, as in the paper (30 to 80): how many demonstrations there are to learn from.
-DEMONSTRATIONS = 50
-TASK_DEMONSTRATIONS = {"sushi": 80}  # where the piece lies and how it is turned
 FIRST_REPORT_SEED = demo.FIRST_REPORT_SEED
 FIRST_TUNING_SEED = 2_000
+TRAINING_SEEDS, EPISODES_EACH = 3, 30
 ERROR_TAIL = 600  # characters of a failed cell's error that are shown
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method, trained once on one task, and the episodes that it is to drive."""
-
-    output: Path
-    task: str
-    method: str
-    training_seed: int
-    disturbances: tuple[str, ...]
-    seeds: tuple[int, ...]
-    servo_noise: float
-    videos: bool = False
-    viewpoint: str = "none"
-
-    @property
-    def episodes(self) -> Path:
-        """What came of its episodes."""
-        return self.folder / (EPISODES if self.viewpoint == "none" else f"episodes_{self.viewpoint}.jsonl")
-
-    @property
-    def demonstrations(self) -> Path:
-        """Where the task's bags are."""
-        return self.output / self.task / "demonstrations"
-
-    @property
-    def folder(self) -> Path:
-        """Where the method learns into."""
-        return self.output / self.task / self.method / f"seed_{self.training_seed}"
-
-    def lesson(self) -> Lesson:
-        """What the method learns from."""
-        bags = sorted(path.parent for path in self.demonstrations.glob("episode_*/metadata.yaml"))
-        seeds = [int(bag.name.removeprefix("episode_")) for bag in bags]
-        robot = RobotDescription.load(robot_file("sim_panda"))
-        tracks = self.output / self.task / "tracks"
-        return Lesson(self.task, robot, bags, seeds, self.servo_noise, tracks, self.viewpoint)
-
-    def missing(self) -> list[tuple[str, int]]:
-        """Episodes that were not driven yet; seeds first, so that an interrupted run has some of every column."""
-        done = {(row["disturbance"], row["seed"]) for row in read_episodes(self.episodes)}
-        wanted = [(disturbance, seed) for seed in self.seeds for disturbance in self.disturbances]
-        return [entry for entry in wanted if entry not in done]
-
-
-def read_episodes(path: Path) -> list[dict[str, Any]]:
-    """Lines of an episodes file; one that a kill cut short does not count."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
-
-
-def run_cell(cell: Cell) -> None:
-    """Learn, then drive what is missing. Runs in a process of its own, on one core."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    method, lesson = make_method(cell.method), cell.lesson()
-    learnt = cell.folder / LEARNT
-    if not learnt.is_file():
-        started = time.monotonic()
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        method.train(lesson, cell.training_seed, cell.folder)
-        learnt.write_text(
-            json.dumps({"demonstrations": len(lesson.bags), "seconds": round(time.monotonic() - started, 1)})
-        )
-    if not cell.missing() and not cell.videos:
-        return
-    simulation = Simulation(lesson.robot)
-    try:
-        agent = method.agent(lesson, cell.folder, simulation)
-        for disturbance, seed in cell.missing():
-            outcome = run_episode(simulation, agent, cell.task, disturbance, seed)
-            _append(cell, asdict(outcome))
-        if cell.videos:
-            film(cell, simulation, agent)
-    finally:
-        simulation.close()
-
-
-def film(cell: Cell, simulation: Simulation, agent: Agent) -> None:
-    """Drive the first success and the first failure of every column once more, and write videos of them."""
-    folder = cell.folder / cell.episodes.stem.replace("episodes", "videos")
-    folder.mkdir(exist_ok=True)
-    rows = [row for row in read_episodes(cell.episodes) if row["seed"] in cell.seeds]
-    for disturbance in cell.disturbances:
-        for outcome, wanted in (("success", True), ("failure", False)):
-            stem = folder / f"{disturbance.replace(':', '_')}_{outcome}"
-            seeds = [r["seed"] for r in rows if r["disturbance"] == disturbance and r["success"] is wanted]
-            if not seeds or stem.with_suffix(".mp4").is_file():
-                continue
-            video, overlay = demo.RolloutVideo(), Overlay()
-
-            def add(
-                image: RgbImage,
-                step: AgentStep,
-                video: demo.RolloutVideo = video,
-                overlay: Overlay = overlay,
-            ) -> None:
-                video.add(image if step.seen is None else overlay.draw(image, step.seen))
-
-            run_episode(simulation, agent, cell.task, disturbance, min(seeds), add)
-            video.save(stem)
-
-
-def _append(cell: Cell, outcome: dict[str, Any]) -> None:
-    path = cell.episodes
-    cut_short = path.is_file() and not path.read_bytes().endswith(b"\n")
-    row = {"method": cell.method, "training_seed": cell.training_seed, **outcome}
-    with path.open("a") as lines:
-        lines.write(("\n" if cut_short else "") + json.dumps(row) + "\n")
-
-
-def run_cell_over_ros(cell: Cell, domain_id: int) -> None:
-    """The same episodes through separate node processes; only for methods that leave a run folder."""
-    path = robot_file("sim_panda")
-    args = demo.parse_arguments(["--task", cell.task])
-    with demo.Graph(
-        cell.folder / "logs",
-        domain_id,
-        lambda nodes: demo.start_run(nodes, args, path, cell.folder, cell.viewpoint),
-    ) as client:
-        for disturbance, seed in cell.missing():
-            episode: Episode = client.run_policy(cell.task, disturbance, seed)
-            row = {key: value for key, value in asdict(episode).items() if key != "inference_ms"}
-            _append(cell, {**row, "cause": episode.cause})
 
 
 # ---------------------------------------------------------------------------------------------- stages
 
 
-def record_missing(cells: list[Cell], demonstrations: int | None, workers: int, domain_id: int) -> None:
-    """Record every task's demonstrations, those that are not there yet; None: as many as the task is given."""
-    given = demonstrations
-    for task, folder in sorted({(cell.task, cell.demonstrations) for cell in cells}):
-        demonstrations = given or TASK_DEMONSTRATIONS.get(task, DEMONSTRATIONS)
-        marker = folder / "recorded.json"
-        if marker.is_file() and json.loads(marker.read_text())["demonstrations"] >= demonstrations:
-            continue
-        arguments = ["--task", task, "--demonstrations", str(demonstrations), "--workers", str(workers)]
-        arguments += ["--servo-noise", str(cells[0].servo_noise)]
-        kept = demo.record(demo.parse_arguments(arguments), robot_file("sim_panda"), folder, domain_id)
-        marker.write_text(json.dumps({"demonstrations": demonstrations, "kept": len(kept)}))
+def record_missing(cells: Sequence[Cell], workers: int, domain_id: int) -> None:
+    """Record every task's demonstrations, those that are not there yet; what the expert fails at is made up for.
+
+    Raises:
+        LearntError: some are there, recorded with other servo noise, or the expert hardly ever succeeds.
+        GraphError: a node failed.
+    """
+    for folder, cell in {cell.recordings: cell for cell in cells}.items():
+        tried, seeds, wanted = 0, cell.demonstrations, cell.demonstrations
+        while (kept := len(recorded_bags(folder))) < wanted:
+            if kept and recorded_noise(folder) != cell.servo_noise:
+                raise LearntError(
+                    f"{folder} holds {kept} of {wanted} demonstrations, recorded with servo noise {recorded_noise(folder):g}; "
+                    f"those that are missing would have {cell.servo_noise:g}. Give another --output"
+                )
+            if tried >= 2 * wanted:
+                raise LearntError(
+                    f"{cell.task}: the expert succeeded in {kept} of {tried} seeds, and {wanted} demonstrations are asked for; "
+                    f"look at 'expert --task {cell.task}'"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / RECORDED).write_text(json.dumps({"servo_noise": cell.servo_noise}) + "\n")
+            arguments = ["--task", cell.task, "--demonstrations", str(seeds), "--workers", str(workers)]
+            arguments += ["--servo-noise", str(cell.servo_noise)]
+            demo.record(demo.parse_arguments(arguments), robot_file("sim_panda"), folder, domain_id)
+            tried, seeds = seeds, seeds + wanted - len(recorded_bags(folder))
 
 
-def run_cells(cells: list[Cell], workers: int) -> list[str]:
+def run_cells(cells: Sequence[Cell], workers: int) -> list[str]:
     """Learn and drive in parallel; returns one line per cell that failed, the others are finished."""
     total = sum(len(cell.seeds) * len(cell.disturbances) for cell in cells)
 
@@ -209,28 +99,41 @@ def run_cells(cells: list[Cell], workers: int) -> list[str]:
         return total - sum(len(cell.missing()) for cell in cells)
 
     failed: list[str] = []
-    # spawn: a forked copy of a process with ROS or torch threads can deadlock.
+    waiting, running = list(cells), dict[Future[None], Cell]()
+    # spawn: a forked copy of a process with ROS or torch threads can deadlock. A process per cell: it runs the code that
+    # its learnt.json then names, also where somebody edits that code meanwhile.
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(workers, context) as pool,
+        ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool,
         tqdm(total=total, initial=count(), desc="benchmark", unit="episode", file=sys.stderr) as bar,
     ):
-        jobs: dict[Future[None], Cell] = {pool.submit(run_cell, cell): cell for cell in cells}
-        waiting = set(jobs)
-        while waiting:
-            done, waiting = wait(waiting, timeout=2.0, return_when=FIRST_COMPLETED)
+        while waiting or running:
+            for cell in next_cells(waiting, list(running.values()), workers):
+                waiting.remove(cell)
+                running[pool.submit(run_cell, cell)] = cell
+            done, _ = wait(running, timeout=2.0, return_when=FIRST_COMPLETED)
             for job in done:
-                error = job.exception()
+                cell, error = running.pop(job), job.exception()
                 if error is not None:
-                    cell = jobs[job]
-                    line = f"{cell.task} {cell.method} seed {cell.training_seed}: {error}"[:ERROR_TAIL]
+                    line = f"{cell.name}: {error}"[:ERROR_TAIL]
                     failed.append(line)
                     tqdm.write(line, file=sys.stderr)
             bar.update(count() - bar.n)
     return failed
 
 
-def summary(cells: list[Cell]) -> list[dict[str, Any]]:
+def next_cells(waiting: Sequence[Cell], running: Sequence[Cell], workers: int) -> list[Cell]:
+    """Which cells to begin now: the first ones that would not wait for another that is before them."""
+    chosen: list[Cell] = []
+    for place, cell in enumerate(waiting):
+        ahead = {other.folder for other in (*running, *waiting[:place])}
+        free = not ahead & {cell.folder, *(needed.folder for needed in cell.needed())}
+        if free and len(running) + len(chosen) < workers:
+            chosen.append(cell)
+    return chosen
+
+
+def summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Successes by task, method, column and training seed."""
     rows = []
     for cell in cells:
@@ -280,13 +183,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="default: %(default)s")
     parser.add_argument(
+        "--plan",
+        choices=("bars",),
+        help="all that the benchmark's bars ask for, the most telling first: the paper's tasks, methods and columns, and curves "
+        "over severity (benchmark_plan.py); --task, --method and --column then leave out the others",
+    )
+    parser.add_argument(
         "--task", action="append", choices=sorted(TASKS), help="may be repeated (default: all)"
     )
     parser.add_argument(
         "--method",
         action="append",
         choices=list(METHODS),
-        help="may be repeated (default: all that are configured)",
+        help="may be repeated (default: all that can be used)",
     )
     parser.add_argument(
         "--column",
@@ -295,18 +204,29 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME[:SEVERITY]",
         help=f"may be repeated (default: {' '.join(DISTURBANCES)})",
     )
-    parser.add_argument("--training-seeds", type=int, default=3, help="0 to N-1 (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=30, help="per column (default: %(default)s)")
+    parser.add_argument(
+        "--training-seeds", type=int, default=None, help=f"0 to N-1 (default: {TRAINING_SEEDS})"
+    )
+    parser.add_argument("--episodes", type=int, default=None, help=f"per column (default: {EPISODES_EACH})")
     parser.add_argument(
         "--demonstrations",
         type=int,
-        default=None,
-        help=f"expert episodes per task (default: {DEMONSTRATIONS}; "
-        + ", ".join(f"{task} {count}" for task, count in TASK_DEMONSTRATIONS.items())
-        + ")",
+        default=DEMONSTRATIONS,
+        help="expert episodes, the same number for every task (default: %(default)s)",
     )
     parser.add_argument(
-        "--servo-noise", type=float, default=1.0, help="while recording (default: %(default)s)"
+        "--servo-noise", type=float, default=SERVO_NOISE, help="while recording (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--selection",
+        type=Path,
+        default=None,
+        help="settings (YAML) of selection and training, for all tasks",
+    )
+    parser.add_argument(
+        "--relearn",
+        action="store_true",
+        help="learn and drive anew what was learnt from something else; its episodes are deleted",
     )
     parser.add_argument(
         "--tuning",
@@ -316,9 +236,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--videos", action="store_true", help="of the first success and the first failure of every cell"
     )
     parser.add_argument(
         "--viewpoint",
@@ -332,7 +249,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="drive over ROS, through separate node processes (slower; only for methods with keypoints)",
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.plan and (args.training_seeds is not None or args.episodes is not None):
+        parser.error(
+            f"--plan {args.plan} says how many training seeds and episodes there are; leave --training-seeds and --episodes out"
+        )
+    for name in args.method or ():
+        if missing := METHODS[name].available():
+            parser.error(f"method {name} cannot be used: {missing}")
+    return args
 
 
 def _disturbance(text: str) -> str:
@@ -343,35 +268,64 @@ def _disturbance(text: str) -> str:
     return text
 
 
+def left_out() -> dict[str, str]:
+    """Methods that cannot be used here, and why."""
+    reasons = {name: method.available() for name, method in METHODS.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
 def cells_of(args: argparse.Namespace) -> list[Cell]:
-    """What the command line asks for. Training seeds come last, so that an interrupted run has every method once."""
+    """What the command line asks for. Training seeds come last, so that an interrupted run has every method once.
+
+    Raises:
+        SelectionError: the settings cannot be read.
+    """
     first = FIRST_TUNING_SEED if args.tuning else FIRST_REPORT_SEED
+    settings = SelectionConfig.load(args.selection)
+    usable = tuple(name for name in METHODS if name not in left_out())
+    if args.plan:
+        blocks = [block.only(args.task, args.method, args.column) for block in bars(usable)]
+    else:
+        blocks = [
+            Block(
+                tuple(args.task or sorted(TASKS)),
+                tuple(args.method or usable),
+                tuple(args.column or DISTURBANCES),
+                tuple(range(TRAINING_SEEDS if args.training_seeds is None else args.training_seeds)),
+                EPISODES_EACH if args.episodes is None else args.episodes,
+            )
+        ]
     return [
         Cell(
             args.output.resolve(),
             task,
             method,
             training_seed,
-            tuple(args.column or DISTURBANCES),
-            tuple(range(first, first + args.episodes)),
+            block.columns,
+            tuple(range(first, first + block.episodes)),
+            args.demonstrations,
             args.servo_noise,
-            args.videos,
+            settings,
             args.viewpoint,
+            args.relearn,
         )
-        for training_seed in range(args.training_seeds)
-        for method in args.method or [name for name in METHODS if not METHODS[name].available()]
-        for task in args.task or sorted(TASKS)
+        for block in blocks
+        for training_seed in block.training_seeds
+        for method in block.methods
+        for task in block.tasks
+        if block.columns
     ]
 
 
-def run(cells: list[Cell], demonstrations: int | None, workers: int, *, ros: bool = False) -> list[str]:
+def run(cells: Sequence[Cell], workers: int, *, ros: bool = False) -> list[str]:
     """Everything that is missing; returns one line per cell that failed.
 
     Raises:
         GraphError: a node of a graph failed.
+        LearntError: see `record_missing`.
     """
     domain_id = int(os.environ.get("ROS_DOMAIN_ID") or 10 + os.getpid() % 80)
-    record_missing(cells, demonstrations, workers, domain_id)
+    record_missing(cells, workers, domain_id)
     if not ros:
         return run_cells(cells, workers)
     failed = run_cells([replace(cell, seeds=()) for cell in cells], workers)
@@ -381,19 +335,31 @@ def run(cells: list[Cell], demonstrations: int | None, workers: int, *, ros: boo
 
 
 def main() -> None:
-    """Console entry; the last line of standard output is JSON."""
+    """Console entry; the last line of standard output is JSON; exit status 1 where a cell failed."""
     args = parse_arguments()
-    cells = cells_of(args)
+    unusable = {} if args.method else left_out()
+    for name, reason in unusable.items():
+        print(f"without {name}: {reason}", file=sys.stderr)
     try:
-        failed = run(cells, args.demonstrations, args.workers, ros=args.ros)
-    except GraphError as error:
+        cells = cells_of(args)
+        failed = run(cells, args.workers, ros=args.ros)
+    except (GraphError, LearntError, SelectionError) as error:
         raise SystemExit(f"benchmark: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit("benchmark: interrupted; give the same command again to continue") from None
     rows = summary(cells)
-    (args.output / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
-    print(json.dumps({"cells": len(rows), "failed": failed, "results": str(args.output / "results.json")}))
+    for line in failed:
+        print(f"failed: {line}")
+    result: dict[str, Any] = {"cells": len(rows), "failed": failed, "left_out": sorted(unusable)}
+    if not args.tuning:
+        folder = args.output / REPORT
+        try:
+            write_benchmark_report(args.output, folder, " ".join(["benchmark", *sys.argv[1:]]))
+            result["report"] = str(folder)
+        except (NoEpisodesError, LearntError) as error:
+            print(f"no report: {error}")
+    print(json.dumps(result))
     if failed:
         raise SystemExit(1)
 

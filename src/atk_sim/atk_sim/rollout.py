@@ -83,6 +83,7 @@ class Outcome:
     tracker_states: dict[str, int] = field(default_factory=dict)
     wrong_share: float | None = None
     inference_p95_ms: float = 0.0
+    path: str = "process"  # or 'ros': through separate nodes
 
 
 def run_episode(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -184,6 +186,20 @@ class Simulation:
         """Release the renderers."""
         for renderer in self._renderers:
             renderer.close()
+
+
+def demonstrated(simulation: Simulation, task: str, disturbance: str, seed: int) -> Iterator[FloatArray]:
+    """An episode that the expert drives, seen again: frame by frame its (J + 1,) command, while `simulation` is in that frame.
+
+    These are the frames that a recorder sees, that after the last step among them.
+    """
+    simulation.reset(task, disturbance, seed)
+    while True:
+        command = simulation.expert_command()
+        yield command
+        if simulation.done:
+            return
+        simulation.step(command)
 
 
 class SensorNoise:

@@ -30,6 +30,11 @@ def simulation(robot: RobotDescription) -> Iterator[Simulation]:
 
 
 @pytest.fixture
-def graph(tmp_path: Path) -> Iterator[NodeGraph]:
-    with NodeGraph(tmp_path / "logs", 56 + next(_DOMAINS) % 45) as nodes:
+def domain_id() -> int:
+    return 56 + next(_DOMAINS) % 45
+
+
+@pytest.fixture
+def graph(tmp_path: Path, domain_id: int) -> Iterator[NodeGraph]:
+    with NodeGraph(tmp_path / "logs", domain_id) as nodes:
         yield nodes

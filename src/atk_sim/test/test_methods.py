@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from atk_perception.keypoint_set import KeypointSet
-from atk_policy.selection import SelectionConfig, propose_candidates
+from atk_perception.robot_description import RobotDescription
+from atk_policy.selection import CandidateConfig, SelectionConfig, propose_candidates
 from atk_sim.benchmark import cells_of, parse_arguments
 from atk_sim.dagger import CorrectionWriter
 from atk_sim.methods import METHODS, vlm
@@ -68,22 +70,44 @@ def test_published_differs_from_atk_in_the_choice_alone(robot, tmp_path):
         assert config.model_copy(update={"choice": atk.choice, "select": atk.select}) == atk
 
 
-def test_random_draws_as_many_as_atk_kept(robot, tmp_path):
-    rng = np.random.default_rng(0)
-    bag = tmp_path / "demonstrations" / "episode_0000"
+def write_still(bag: Path, robot: RobotDescription, image: np.ndarray) -> Path:
+    """A demonstration in which nothing moves."""
     writer = CorrectionWriter(bag, robot)
-    image = rng.integers(0, 255, (robot.camera.height, robot.camera.width, 3), dtype=np.uint8)
     home = np.append(robot.home_rad, 0.04)
     for k in range(3):
         writer.add(10**9 + k * robot.control_period_ns, image, home, home)
     writer.keep()
-    lesson = Lesson("sushi", robot, [bag], [0], 1.0, tmp_path)
+    return bag
+
+
+def test_random_draws_as_many_as_atk_kept_of_what_atk_could_choose(robot, tmp_path):
+    """The left half is another one in every demonstration: what lies there cannot be tracked, and ATK could not keep it."""
+    rng = np.random.default_rng(0)
+    height, width = robot.camera.height, robot.camera.width
+
+    def blurred() -> np.ndarray:  # texture that a tracker likes
+        noise = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3.0), None, 0, 255, cv2.NORM_MINMAX)
+
+    image, bags = blurred(), []
+    for number in range(2):
+        picture = image.copy()
+        picture[:, : width // 2] = blurred()[:, : width // 2]
+        bags.append(write_still(tmp_path / "demonstrations" / f"episode_{number:04d}", robot, picture))
+    settings = SelectionConfig(candidates=CandidateConfig(count=60))
+    lesson = Lesson("sushi", robot, bags, [0, 1], 1.0, tmp_path / "tracks", settings)
     KeypointSet.create("sushi", rng.uniform(20, 400, (7, 2)), image).save(tmp_path / "atk" / "seed_1")
     first, again = (RandomSelect().config(lesson, 1, tmp_path / "random" / "seed_1", print) for _ in range(2))
     assert first == again
-    assert len(set(first.candidates.uv_px)) == 7
-    candidates = propose_candidates([bag], robot, SelectionConfig(name="sushi", seed=1))
+    drawn = np.array(first.candidates.uv_px)
+    assert len(np.unique(drawn, axis=0)) == 7
+    candidates = propose_candidates(bags, robot, Atk().config(lesson, 1, tmp_path, print))
+    assert (candidates.uv_px[:, 0] < width / 2 - 20).sum() > 10
     assert set(first.candidates.uv_px) <= {tuple(point) for point in candidates.uv_px.tolist()}
+    assert drawn[:, 0].min() > width / 2 - 20
+    # Nothing that is drawn is left out later: all of them are kept.
+    assert first.candidates.visible_min == first.candidates.transferred_min == 0.0
+    assert first.choice.objective == "all"
 
 
 # ------------------------------------------------------------------------------------------------ vlm
@@ -190,11 +214,31 @@ def test_words_around_the_answer_and_too_many_points_do_no_harm():
     assert len(vlm.parse(f"Here you are:\n```json\n{points}\n```", 640, 480).points) == vlm.POINTS_MAX
 
 
-def test_the_model_is_off_unless_configured(monkeypatch, tmp_path: Path):
+def tried(tmp_path: Path) -> set[str]:
+    return {cell.method for cell in cells_of(parse_arguments(["--output", str(tmp_path)]))}
+
+
+def test_the_model_is_off_unless_configured(monkeypatch, tmp_path):
     monkeypatch.delenv(vlm.MODEL, raising=False)
-    tried = {cell.method for cell in cells_of(parse_arguments(["--output", str(tmp_path)]))}
-    assert tried == set(METHODS) - {"vlm"}
+    assert "vlm" not in tried(tmp_path)
     with pytest.raises(vlm.VlmError, match="ATK_VLM_MODEL"):
         vlm.ask(np.zeros((10, 10, 3), np.uint8), INSTRUCTION)
+    pytest.importorskip("openai", reason="pip install -r requirements/vlm.txt")
     monkeypatch.setenv(vlm.MODEL, "seer")
-    assert "vlm" in {cell.method for cell in cells_of(parse_arguments(["--output", str(tmp_path)]))}
+    assert "vlm" in tried(tmp_path)
+
+
+def test_a_method_whose_package_is_not_installed_is_left_out_and_the_command_named(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv(vlm.MODEL, "seer")
+    for package in ("transformers", "openai"):
+        monkeypatch.setitem(sys.modules, package, None)  # what an import then takes for not installed
+    assert not tried(tmp_path) & {"rgb", "depth", "vlm"}
+    assert {"atk", "pose", "pointcloud"} <= tried(tmp_path)
+    with pytest.raises(SystemExit):
+        parse_arguments(["--method", "rgb"])
+    assert "pip install -r requirements/baselines.txt" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_arguments(["--method", "vlm"])
+    assert "pip install -r requirements/vlm.txt" in capsys.readouterr().err

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from atk_sim.methods.atk import Atk
 from atk_sim.methods.dagger import Dagger
+from atk_sim.methods.modalities import Depth, PointCloud, Pose, Rgb
 from atk_sim.methods.other_sets import ALPHAS, FullSet, ManualSelect, Published, RandomSelect
 from atk_sim.methods.protocol import Method
-from atk_sim.methods.vision import Depth, PointCloud, Pose, Rgb, Vision
+from atk_sim.methods.vision import Vision
 from atk_sim.methods.vlm import VlmSelect
 
 _ALL: tuple[Method, ...] = (

@@ -20,6 +20,7 @@ class KeypointMethod:
     """Candidates, tracks, a set, a policy on it; tracks that methods have in common are made once."""
 
     name: str
+    needs: tuple[str, ...] = ()
 
     def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
         """How the set is chosen; `folder` may keep what it costs to find that out."""
@@ -51,10 +52,10 @@ class KeypointMethod:
 
 
 class Atk(KeypointMethod):
-    """Selection with its defaults, the same for every task."""
+    """The automatic selection, with settings that are the same for every task."""
 
     name = "atk"
 
     def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
-        """The defaults."""
-        return SelectionConfig(name=lesson.task, seed=seed)
+        """The lesson's settings."""
+        return lesson.settings.model_copy(update={"name": lesson.task, "seed": seed})

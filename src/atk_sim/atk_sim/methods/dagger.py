@@ -24,6 +24,7 @@ class Dagger:
     """Rounds of: select and train on everything so far, drive, be corrected; then select and train once more."""
 
     name = "dagger"
+    needs: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._atk = Atk()

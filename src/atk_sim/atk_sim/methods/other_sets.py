@@ -1,7 +1,7 @@
 """The same policy on keypoints that were chosen otherwise, or that nobody chose (method.md, baselines: selection).
 
     fullset          all candidates
-    random           as many of the candidates as ATK kept, drawn at random
+    random           as many as ATK kept of those candidates that it could choose from, drawn at random
     manual           the points that a person picked for the task     (stands for the paper's GPTSelect)
     published_ALPHA  those that the published objective keeps at one alpha: the best of them is what tuning brings
 
@@ -11,20 +11,18 @@ training; what cannot be tracked at all is left out, as there.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from atk_perception.keypoint_set import KeypointSet, KeypointSetError
-from atk_policy.keypoint_choice import ChoiceConfig
-from atk_policy.selection import CandidateConfig, SelectionConfig, propose_candidates
+from atk_perception.keypoint_set import KeypointSet
+from atk_policy.demonstrations import Tracking, track_demonstrations, trackability
+from atk_policy.selection import SelectionConfig, propose_candidates, trackable_candidates
 from atk_sim.methods.atk import Atk, KeypointMethod, Report
 from atk_sim.methods.protocol import Lesson
 from atk_sim.tasks import TASKS
 
-EVERY = ChoiceConfig(objective="all")
 ALPHAS = (0.001, 0.002, 0.005)  # the published range
 PICKED_ON_SEED = 0  # the episode on whose first image a person picked
 
@@ -35,31 +33,35 @@ class FullSet(KeypointMethod):
     name = "fullset"
 
     def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
-        """ATK's candidates, every one."""
-        return SelectionConfig(name=lesson.task, seed=seed, choice=EVERY)
+        """ATK's candidates, every one that can be tracked."""
+        return _every_point(lesson, seed)
 
 
 class RandomSelect(KeypointMethod):
-    """As many of ATK's candidates as ATK kept with the same seed, drawn at random."""
+    """As many of the candidates that ATK could choose from as it kept with the same seed, drawn at random."""
 
     name = "random"
+    needs: tuple[str, ...] = (Atk.name,)
 
     def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
-        """A draw by `seed`; ATK is trained first where it was not."""
-        count = len(_kept_by_atk(lesson, seed, folder, report))
-        candidates = propose_candidates(
-            lesson.bags, lesson.robot, SelectionConfig(name=lesson.task, seed=seed)
+        """A draw by `seed`.
+
+        Raises:
+            KeypointSetError: ATK has not learnt yet.
+        """
+        count = len(KeypointSet.load(folder.parent.parent / Atk.name / folder.name))
+        config = Atk().config(lesson, seed, folder, report)
+        candidates = propose_candidates(lesson.bags, lesson.robot, config)
+        tracking = Tracking(config.matcher, config.tracker, config.viewpoint)
+        tracked = track_demonstrations(  # which ATK has done: they are read
+            lesson.bags, [candidates], lesson.robot, tracking, lesson.tracks, workers=1
         )
-        drawn = np.random.default_rng(seed).choice(len(candidates), count, replace=False)
-        return points_config(lesson, seed, candidates.uv_px[drawn].tolist())
-
-
-def _kept_by_atk(lesson: Lesson, seed: int, folder: Path, report: Report) -> KeypointSet:
-    for chosen in (folder.parent.parent / Atk.name / folder.name, folder / Atk.name):
-        with contextlib.suppress(KeypointSetError):
-            return KeypointSet.load(chosen)
-    Atk().train(lesson, seed, folder / Atk.name, report)
-    return KeypointSet.load(folder / Atk.name)
+        trackable = np.flatnonzero(trackable_candidates(trackability(tracked), config.candidates))
+        drawn = np.random.default_rng(seed).choice(trackable, count, replace=False)
+        chosen = points_config(lesson, seed, candidates.uv_px[drawn].tolist())
+        # Trackable they are: what a few of them alone do worse than among many must not make them fewer than ATK's.
+        anyhow = {"transferred_min": 0.0, "visible_min": 0.0, "confidence_min": 0.0}
+        return chosen.model_copy(update={"candidates": chosen.candidates.model_copy(update=anyhow)})
 
 
 class ManualSelect(KeypointMethod):
@@ -89,15 +91,23 @@ class Published(KeypointMethod):
 
     def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
         """The paper's penalty, gates and training of the mask."""
-        return SelectionConfig.published(self._alpha, name=lesson.task, seed=seed)
+        published = SelectionConfig.published(self._alpha)
+        changes = {"choice": published.choice, "select": published.select}
+        return Atk().config(lesson, seed, folder, report).model_copy(update=changes)
 
 
 def points_config(lesson: Lesson, seed: int, uv_px: Sequence[Sequence[float]]) -> SelectionConfig:
     """A policy on points that somebody named, in pixels of the template."""
     points = tuple((float(u), float(v)) for u, v in uv_px)
-    return SelectionConfig(
-        name=lesson.task,
-        seed=seed,
-        choice=EVERY,
-        candidates=CandidateConfig(count=len(points), uv_px=points),
-    )
+    named = lesson.settings.candidates.model_copy(update={"count": len(points), "uv_px": points})
+    return _every_point(lesson, seed).model_copy(update={"candidates": named})
+
+
+def _every_point(lesson: Lesson, seed: int) -> SelectionConfig:
+    settings = lesson.settings
+    changes = {
+        "name": lesson.task,
+        "seed": seed,
+        "choice": settings.choice.model_copy(update={"objective": "all"}),
+    }
+    return settings.model_copy(update=changes)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from atk_perception.robot_description import RobotDescription
+from atk_policy.selection import SelectionConfig
 from atk_sim.rollout import Agent
 from atk_sim.simulation import Simulation
 
@@ -23,6 +24,7 @@ class Lesson:
         seeds: of the demonstrations: the simulator can show each of them again.
         servo_noise: that they were recorded with.
         tracks: folder for the tracks of candidates, which methods share.
+        settings: of selection and training, the same for every task; a method changes in them what makes it that method.
         viewpoint: whether methods with keypoints reproject them into the training camera, see `KeypointAgent`.
     """
 
@@ -32,13 +34,19 @@ class Lesson:
     seeds: list[int]
     servo_noise: float
     tracks: Path
+    settings: SelectionConfig = field(default_factory=SelectionConfig)
     viewpoint: str = "none"
 
 
 class Method(Protocol):
-    """One method, one file."""
+    """One method, one file.
+
+    Attributes:
+        needs: names of methods that must have learnt the same lesson with the same seed, in the folders beside its own.
+    """
 
     name: str
+    needs: tuple[str, ...]
 
     def available(self) -> str:
         """Empty where it can be used, else what is missing."""

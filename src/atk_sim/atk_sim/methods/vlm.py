@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,12 @@ class VlmSelect(KeypointMethod):
     name = "vlm"
 
     def available(self) -> str:
-        """See `Method`: a model must have been named."""
-        return "" if os.environ.get(MODEL) else f"{MODEL} is not set (see methods/vlm.py)"
+        """See `Method`: a model must have been named, and the client installed."""
+        if not os.environ.get(MODEL):
+            return f"{MODEL} is not set (see methods/vlm.py)"
+        return (
+            "" if find_spec("openai") else "it needs the package openai: pip install -r requirements/vlm.txt"
+        )
 
     def config(self, lesson: Lesson, seed: int, folder: Path, report: Report) -> SelectionConfig:
         """The model's points on the first demonstration's first image.
