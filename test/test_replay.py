@@ -10,23 +10,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
-from stack_arguments import demo_arguments
+from stack_arguments import demo_arguments, next_domain
 from std_srvs.srv import Trigger
 
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import PolicyStatus
 from atk_interfaces.srv import RecordEpisode
+from atk_perception.candidates import sample_candidates
 from atk_perception.frames import bag_messages, stamp_ns_of
+from atk_perception.keypoint_set import KeypointSet
+from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
+from atk_policy.policies import make_policy
 from atk_policy.replay import agreement, replay
-from atk_policy.run_folder import RunFolder
+from atk_policy.run_folder import PolicyFile, RunFolder, SeenSet
 from atk_sim import demo
 from atk_sim.closed_loop_node import ClosedLoopClient
 from atk_sim.graph import NodeGraph, executable_path, robot_file
+from atk_sim.simulation import Simulation
 
 pytestmark = pytest.mark.system
 
@@ -48,32 +54,30 @@ def patient_robot(tmp_path_factory) -> Path:
 def live_bag(run_folder, patient_robot, tmp_path_factory) -> Path:
     """One episode that the policy drives, recorded with what it saw and commanded."""
     folder = tmp_path_factory.mktemp("live")
-    robot = RobotDescription.load(patient_robot)
-    reliable = {f"qos_overrides./{robot.camera.image_topic}.subscription.reliability": "reliable"}
     with NodeGraph(folder / "logs", 101) as graph:
-        graph.start("atk_sim", "sim_robot_node", demo._sim_parameters(demo_arguments(), patient_robot))
-        graph.start(
-            "atk_perception",
-            "tracker_node",
-            {"run_folder": str(run_folder), "use_sim_time": True, **reliable},
-        )
-        graph.start(
-            "atk_policy",
-            "policy_node",
-            {"run_folder": str(run_folder), "robot": str(patient_robot), "use_sim_time": True},
-        )
-        recorder = {"robot": str(patient_robot), "output": str(folder), "use_sim_time": True}
-        graph.start(
-            "atk_perception", "record_node", {**recorder, "extra_topics": ["policy/status", "keypoints"]}
-        )
+        start_recorded_run(graph, run_folder, patient_robot, folder)
         with ClosedLoopClient(graph) as client:
-            start = RecordEpisode.Request(command=RecordEpisode.Request.START, name="live")
-            client._call(client._record, start)
+            client.start_recording("live")
             episode = client.run_policy("sushi", "RP", seed=SEED, timeout_s=240.0)
-            answer = client._call(client._record, RecordEpisode.Request(command=RecordEpisode.Request.KEEP))
+            message = client.end_recording(RecordEpisode.Request.KEEP)
         assert episode.steps > 30
-        assert "WITH PROBLEMS" not in answer.message, answer.message
+        assert "WITH PROBLEMS" not in message, message
     return folder / "live"
+
+
+def start_recorded_run(
+    graph: NodeGraph, run_folder: Path, robot_path: Path, output: Path, **simulator: object
+) -> None:
+    """Simulator, tracker, policy, and a recorder of what they see and say."""
+    robot, simulated = RobotDescription.load(robot_path), {"use_sim_time": True}
+    run = {"run_folder": str(run_folder), **simulated}
+    reliable = {f"qos_overrides./{robot.camera.image_topic}.subscription.reliability": "reliable"}
+    sim = {**demo._sim_parameters(demo_arguments(), robot_path), **simulator}
+    graph.start("atk_sim", "sim_robot_node", sim)
+    graph.start("atk_perception", "tracker_node", {**run, **reliable})
+    graph.start("atk_policy", "policy_node", {**run, "robot": str(robot_path)})
+    recorder = {"robot": str(robot_path), "output": str(output), "topic_timeout_s": 60.0, **simulated}
+    graph.start("atk_perception", "record_node", {**recorder, "extra_topics": ["policy/status", "keypoints"]})
 
 
 def answers(messages) -> dict[int, np.ndarray]:
@@ -94,6 +98,75 @@ def test_offline_twice_is_identical_and_agrees_with_the_live_run(live_bag, run_f
     found = agreement(live_bag, run, robot, first.seen)
     assert found is not None
     assert found.frames > 20
+    assert found.missing == 0
+    assert not found.held_here
+    assert found.command_rad < 1e-6
+    assert found.gripper_m < 1e-6
+    assert found.tracks_px == 0.0
+    assert found.same_tracks_rad < 1e-6
+
+
+MINUTE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def minute_run(patient_robot, tmp_path_factory) -> Path:
+    """A run folder whose frames cost little: 5 Hz, small images, and a policy that was never trained and moves slowly."""
+    content = yaml.safe_load(patient_robot.read_text())
+    content["control_rate_hz"] = content["camera"]["rate_hz"] = 5.0
+    content["camera"] |= {"width": 320, "height": 240}
+    robot = RobotDescription.parse(yaml.safe_dump(content), "minute")
+    simulation = Simulation(robot)
+    simulation.reset("sushi", "RP", SEED)
+    template = simulation.renderers[0].rgb()
+    simulation.close()
+    points = KeypointSet.create(
+        "minute", sample_candidates(template, 12, np.random.default_rng(0), "textured"), template
+    )
+    torch.manual_seed(0)
+    sizes = {"width": 16, "blocks": 1}
+    policy = make_policy("mlp", keypoints=12, joints=robot.joint_count, horizon=6, history=2, **sizes)
+    policy.uv_mean_px.fill_(150.0)
+    policy.uv_scale_px.fill_(10.0)
+    policy.action_scale.fill_(0.004)
+    policy.action_mean[:, -1] = 0.04
+    file = PolicyFile(
+        policy="mlp",
+        sizes=sizes,
+        **SeenSet.of(points).model_dump(),
+        horizon=6,
+        history=2,
+        history_stride=1,
+        ensemble_decay=0.2,
+        control_rate_hz=robot.control_rate_hz,
+        joint_names=list(robot.joints.names),
+        matcher=DEFAULT_MATCHER,
+        tracker=DEFAULT_TRACKER,
+    )
+    path = tmp_path_factory.mktemp("minute") / "run"
+    RunFolder(path, points, policy.eval(), file, robot).save()
+    return path
+
+
+@pytest.mark.timeout(900)
+def test_a_bag_of_a_minute_gives_identical_commands_twice_and_those_of_the_live_run(minute_run, tmp_path):
+    run = RunFolder.load(minute_run)
+    with NodeGraph(tmp_path / "logs", next_domain()) as graph:
+        start_recorded_run(graph, minute_run, minute_run / "robot.yaml", tmp_path, episode_s=MINUTE_S + 1.0)
+        with ClosedLoopClient(graph) as client:
+            client.start_recording("live")
+            client.run_policy("sushi", "RP", SEED, timeout_s=600.0)
+            message = client.end_recording(RecordEpisode.Request.KEEP)
+    assert "WITH PROBLEMS" not in message, message
+    bag = tmp_path / "live"
+    first, second = replay(bag, run, run.robot), replay(bag, run, run.robot)
+    assert first.time_s[-1] >= MINUTE_S
+    for field in ("time_s", "uv_px", "visible", "recorded", "commanded", "chunk"):
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+    found = agreement(bag, run, run.robot, first.seen)
+    assert found is not None
+    assert found.frames > 0.9 * MINUTE_S * run.robot.control_rate_hz
+    assert np.ptp(first.commanded[np.isfinite(first.commanded[:, 0])], axis=0)[:-1].max() > 0.05
     assert found.missing == 0
     assert not found.held_here
     assert found.command_rad < 1e-6

@@ -81,6 +81,13 @@ class SimRobotNode(ManagedNode):
         )
         self.declare("seed", 0, "seed of the first episode", minimum=0, maximum=2**31)
         self.declare("driver", TOPICS, "who commands: 'expert' (scripted) or 'topics'")
+        self.declare(
+            "episode_s",
+            0.0,
+            "how long an episode lasts at most; 0: as its task says",
+            minimum=0.0,
+            maximum=3600.0,
+        )
         self.declare("wait_for_reset", False, "begin the first episode only when sim/reset is called")
         self.declare(
             "lockstep", True, "let simulated time wait for the policy's answer to every image", read_only=True
@@ -301,6 +308,8 @@ class SimRobotNode(ManagedNode):
                 self._simulation, "disturbance", self.parameter("disturbance")
             )
             self._simulation.reset(task, disturbance, int(request.seed))
+            if self.parameter("episode_s"):
+                self._simulation.max_steps = round(self.parameter("episode_s") * self._robot.camera.rate_hz)
         except ValueError as error:
             response.success, response.message = False, str(error)
             self.get_logger().error(str(error))
