@@ -145,7 +145,12 @@ class ManagedNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition; see `activate`. Publishers are live before `activate` runs."""
         result = super().on_activate(state)
-        return self._transition("activate", self.activate, lambda: result)
+        done = self._transition("activate", self.activate, lambda: result)
+        # What is loaded by now stays. Left to the garbage collector, it is walked through every few seconds of the
+        # executor's allocations: a tenth of a second each time where torch is loaded.
+        gc.collect()
+        gc.freeze()
+        return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition; see `deactivate`. Publishers are still live while it runs."""
@@ -207,10 +212,6 @@ def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
     try:
         refused = node.parameter("autostart") and not node.bring_up()
         if not refused:
-            # What is loaded by now stays. Left to the garbage collector, it is walked through every few seconds of the
-            # executor's allocations: a tenth of a second each time where torch is loaded.
-            gc.collect()
-            gc.freeze()
             stop.wait()
         if errors:
             trace = "".join(traceback.format_exception(errors[0]))

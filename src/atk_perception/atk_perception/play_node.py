@@ -94,6 +94,7 @@ class PlayNode(ManagedNode):
             # Relative names: a namespace moves them, as it moves everybody else's.
             self._topic_publishers[topic] = self.create_publisher(kind, topic, _qos(offer))
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
+        self._going = threading.Event()  # before the services, which may be called before it plays
         self._services = [
             self.create_service(Trigger, f"~/{name}", callback)
             for name, callback in (("pause", self._on_pause), ("resume", self._on_resume))
@@ -101,7 +102,6 @@ class PlayNode(ManagedNode):
 
     def activate(self) -> None:
         """Play, in a thread of its own."""
-        self._going = threading.Event()
         if not self.parameter("start_paused"):
             self._going.set()
         self._stop = threading.Event()

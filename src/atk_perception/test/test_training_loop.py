@@ -78,7 +78,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(clips: Path, tmp_path: Path, pa
     batch = draw_batch(clip_files(clips), np.random.default_rng(0), SMALL, pairs=pairs)
     losses = []
     for _ in range(8):
-        terms = pair_loss(trainer.network, batch) if pairs else clip_loss(trainer.network, batch, SMALL, True)
+        terms = pair_loss(trainer.network, batch) if pairs else clip_loss(trainer.network, batch, SMALL)
         trainer.optimiser.zero_grad()
         torch.autograd.backward(terms["loss"])
         trainer.optimiser.step()

@@ -34,6 +34,8 @@ LEVELS = 3
 CERTAIN_WITHIN_PX = 4.0
 # A point counts as seen, and its appearance is taken over, from this probability on.
 SEEN_PROBABILITY = 0.5
+# A point unseen for longer is as lost as it can be: the network is told no more than this.
+LONG_UNSEEN = 6.0
 
 
 class Residual(nn.Module):
@@ -282,7 +284,8 @@ class PointNetwork(nn.Module):
         known = (state.certain > 0.0).float()
         moved = ((start - self.predict(state)) / 16.0).clamp(-2.0, 2.0) * known[..., None]
         facts = torch.stack(
-            [0.25 * peak, state.visible, state.certain, 0.1 * state.unseen.clamp(max=20.0), known], dim=2
+            [0.25 * peak, state.visible, state.certain, 0.1 * state.unseen.clamp(max=LONG_UNSEEN), known],
+            dim=2,
         )
         facts = torch.cat([facts, moved], dim=2)
 

@@ -68,7 +68,10 @@ class TrainingParameters:
         iterations: refinements per frame.
         turned_fraction: share of templates that are turned, scaled and stretched.
         turned_rad, scaled_log, stretched_log: by how much.
-        known_start_fraction: share of batches in which the tracker is told where the points are at first.
+        known_start_fraction: share of points of which the tracker is told where they are at first.
+        stale_start_fraction: share of points that it saw somewhere else, a while ago, and must find again.
+        stale_px, drift_px: how far away that was; how far off a point's latest appearance was taken, at most: a tracker that
+            runs for minutes drifts on what it saw last, and must hold on to the template.
         teacher_fraction: share of visible points put back to the truth after each frame. A tracker that has not learnt to
             see yet would otherwise spend every frame searching. Falls to a quarter of this in the course of the stage.
         crop_width, crop_height: training sees a window of the clip's frames, multiples of 16: more clips per second.
@@ -90,7 +93,10 @@ class TrainingParameters:
     turned_rad: float = 0.6
     scaled_log: float = 0.3
     stretched_log: float = 0.25
-    known_start_fraction: float = 0.6
+    known_start_fraction: float = 0.4
+    stale_start_fraction: float = 0.25
+    stale_px: float = 14.0
+    drift_px: float = 3.0
     teacher_fraction: float = 0.4
     crop_width: int = 224
     crop_height: int = 192
@@ -277,26 +283,48 @@ def pair_loss(network: PointNetwork, batch: Batch) -> dict[str, Tensor]:
     return {"loss": (losses[0] + losses[1]) / 2, "found": (found[0] + found[1]) / 2}
 
 
+def draw_start(
+    features: Sequence[Tensor], batch: Batch, template: Tensor, parameters: TrainingParameters
+) -> PointState:
+    """What the tracker knows before frame 1: of some points where they are, of some where they were, of some nothing."""
+    truth = batch.uv_px[:, :, 1]
+    shape = truth.shape[:2]
+    drawn = torch.rand(shape, device=truth.device)
+    known = drawn < parameters.known_start_fraction
+    stale = ~known & (drawn < parameters.known_start_fraction + parameters.stale_start_fraction)
+    away_px = torch.where(known, 1.5, parameters.stale_px)[..., None] * torch.randn_like(truth)
+    # What was seen last: the point in some later frame, as if time ran back, not quite where it is.
+    other = int(torch.randint(1, len(features), ()))
+    drift_px = parameters.drift_px * torch.rand((*shape, 1), device=truth.device)
+    seen = describe_points(features[other], batch.uv_px[:, :, other] + drift_px * torch.randn_like(truth))
+    usable = (known | stale) & batch.visible[:, :, other] & (torch.rand_like(drawn) < 0.7)
+    certain = torch.where(known, torch.ones_like(drawn), 0.5 + 0.5 * torch.rand_like(drawn))
+    unseen = torch.where(
+        stale, torch.randint(1, 30, shape, device=truth.device).float(), torch.zeros_like(drawn)
+    )
+    start = begin(template, batch.uv_px[:, :, 0], truth + away_px)
+    return replace(
+        start,
+        latest=torch.where(usable[..., None], seen, template),
+        visible=torch.where(known, certain, torch.zeros_like(drawn)),
+        certain=torch.where(known | stale, certain, torch.zeros_like(drawn)),
+        unseen=unseen,
+    )
+
+
 def clip_loss(
-    network: PointNetwork,
-    batch: Batch,
-    parameters: TrainingParameters,
-    know_start: bool,
-    teacher_fraction: float = 0.0,
+    network: PointNetwork, batch: Batch, parameters: TrainingParameters, teacher_fraction: float = 0.0
 ) -> dict[str, Tensor]:
     """The tracker run over a clip; frame 0 is the template.
 
     Args:
-        know_start: it is told where the points are in frame 1.
         teacher_fraction: of the points are put back to the truth after each frame.
     """
     # Unbound at once: a slice each would fill as many gradients of the whole with zeros.
     features = encode_all(network, batch.frames).unbind(dim=1)
     shape = (features[0].shape[2], features[0].shape[3])
     template = describe_points(features[0], batch.uv_px[:, :, 0])
-    # A matcher told it, a pixel or two off.
-    start = batch.uv_px[:, :, 1] + 1.5 * torch.randn_like(batch.uv_px[:, :, 1]) if know_start else None
-    state = begin(template, batch.uv_px[:, :, 0], start)
+    state = draw_start(features, batch, template, parameters)
     terms: dict[str, list[Tensor]] = {
         name: [] for name in ("cell", "template", "huber", "visible", "certain", "px4", "oa")
     }
@@ -329,7 +357,8 @@ def clip_loss(
             )
         terms["px4"].append(mean_over(close, visible))
         state = network.advance(frame, state, estimate)
-        state = put_back(frame, state, truth, visible & (torch.rand_like(truth[..., 0]) < teacher_fraction))
+        again = visible & (torch.rand_like(truth[..., 0]) < teacher_fraction)
+        state = put_back(frame, state, truth, again, parameters.drift_px)
         said = torch.sigmoid(estimate.visible_logit[-1]) * torch.sigmoid(estimate.certain_logit[-1]) > 0.5
         terms["oa"].append((said == visible).float().mean())
     mean = {name: torch.stack(values).mean() for name, values in terms.items()}
@@ -343,14 +372,17 @@ def clip_loss(
     return {"loss": loss, **{name: value.detach() for name, value in mean.items()}}
 
 
-def put_back(features: Tensor, state: PointState, uv_px: Tensor, chosen: Tensor) -> PointState:
+def put_back(
+    features: Tensor, state: PointState, uv_px: Tensor, chosen: Tensor, drift_px: float
+) -> PointState:
     """The state with `chosen` (B, N) points seen, with certainty 0.9, about where they truly are."""
     pick = chosen[..., None]
     off_px = uv_px + torch.randn_like(uv_px)
+    drift = drift_px * torch.rand_like(uv_px[..., :1]) * torch.randn_like(uv_px)
     return replace(
         state,
         uv_px=torch.where(pick, off_px, state.uv_px),
-        latest=torch.where(pick, describe_points(features, off_px), state.latest),
+        latest=torch.where(pick, describe_points(features, uv_px + drift), state.latest),
         certain=torch.where(chosen, torch.full_like(state.certain, 0.9), state.certain),
         unseen=torch.where(chosen, torch.zeros_like(state.unseen), state.unseen),
     )
@@ -461,9 +493,8 @@ class Trainer:
         if stage == "pair":
             return pair_loss(network, batch)
         torch.manual_seed(seed)
-        know_start = bool(torch.rand(()) < parameters.known_start_fraction)
         share = 1.0 - 0.75 * step / max(1, parameters.clip_steps)
-        return clip_loss(network, batch, parameters, know_start, share * parameters.teacher_fraction)
+        return clip_loss(network, batch, parameters, share * parameters.teacher_fraction)
 
     def _draw(self, stage: str, paths: Sequence[Path], step: int) -> Batch:
         rng = np.random.default_rng([self.parameters.seed, STAGES.index(stage), step])
@@ -524,7 +555,7 @@ class Trainer:
                 terms = pair_loss(self.mean, batch)
             else:
                 torch.manual_seed(number)
-                terms = clip_loss(self.mean, batch, self.parameters, know_start=number % 2 == 0)
+                terms = clip_loss(self.mean, batch, self.parameters)
             for name, value in terms.items():
                 found.setdefault(name, []).append(float(value))
         check = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
