@@ -114,7 +114,7 @@ def _wandb() -> Any:
         import wandb
     except ImportError as error:
         raise TrainingLogError(
-            f"log.wandb_project is given, but wandb cannot be imported ({error}); install it: pip install wandb, "
-            "or leave the entry out"
+            f"log.wandb_project is given, but wandb cannot be imported ({error}); install it: "
+            "pip install -r requirements/training.txt, or leave the entry out"
         ) from error
     return wandb

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +115,58 @@ def test_tensorboard_has_every_record_once_even_when_some_come_again(scene, tmp_
     assert np.allclose([event.value for event in train], expected)
 
 
+def offline_records(file: Path) -> Iterator[bytes]:
+    """Of a .wandb file: after 7 bytes of its own LevelDB's log format, blocks of pieces (checksum, length, kind)."""
+    content = file.read_bytes()
+    assert content[:4] == b":W&B"
+    at, record = 7, b""
+    while at + 7 <= len(content):
+        left = 32_768 - at % 32_768
+        if left < 7:  # no room for a piece: the block's end is filled up
+            at += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+
+
+def test_weights_and_biases_has_every_record_of_a_run_that_is_the_same_before_and_after_a_kill(
+    scene, tmp_path, monkeypatch
+):
+    pytest.importorskip("wandb", reason="pip install -r requirements/training.txt")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    config = LogConfig(wandb_project="atk")
+    log = TrainingLog(config, tmp_path, "refit")
+    history = run(scene, log=log, steps=40).history
+    log.close()
+    again = TrainingLog(config, tmp_path, "refit")
+    again(history.step[-1] + 5, {"loss/train": 7.0})
+    again.close()
+    first, second = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert first.name == second.name, "one run"
+
+    def logged(file: Path) -> list[dict[str, float]]:
+        rows = []
+        for data in offline_records(file):
+            record = Record.FromString(data)
+            if record.HasField("history"):
+                items = record.history.item
+                rows.append({(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in items})
+        return rows
+
+    rows = logged(first)
+    assert [row["_step"] for row in rows] == history.step
+    assert np.allclose([row["loss/train"] for row in rows], history.train)
+    assert np.allclose([row["action_error/held_out"] for row in rows], history.held_out_error)
+    assert [(row["_step"], row["loss/train"]) for row in logged(second)] == [(history.step[-1] + 5, 7.0)]
+
+
 def test_nothing_is_written_unless_asked_for(scene, tmp_path):
     log = TrainingLog(LogConfig(), tmp_path / "work", "refit")
     run(scene, log=log, steps=5)
@@ -122,7 +178,7 @@ def test_a_log_whose_package_is_missing_is_explained():
     try:
         import wandb  # noqa: F401
     except ImportError:
-        with pytest.raises(TrainingLogError, match="pip install wandb"):
+        with pytest.raises(TrainingLogError, match=r"pip install -r requirements/training\.txt"):
             check_log(LogConfig(wandb_project="atk"))
     else:
         check_log(LogConfig(wandb_project="atk"))
