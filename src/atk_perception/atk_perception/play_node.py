@@ -95,7 +95,7 @@ class PlayNode(ManagedNode):
             self._topic_publishers[topic] = self.create_publisher(kind, topic, _qos(offer))
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
         self._going = threading.Event()  # before the services, which may be called before it plays
-        self._services = [
+        self._controls = [
             self.create_service(Trigger, f"~/{name}", callback)
             for name, callback in (("pause", self._on_pause), ("resume", self._on_resume))
         ]
@@ -133,7 +133,7 @@ class PlayNode(ManagedNode):
 
     def cleanup(self) -> None:
         """Withdraw the interfaces."""
-        for service in self._services:
+        for service in self._controls:
             self.destroy_service(service)
         for publisher in (*self._topic_publishers.values(), self._clock_publisher):
             self.destroy_publisher(publisher)

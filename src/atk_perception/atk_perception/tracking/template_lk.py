@@ -2,8 +2,7 @@
 
 Per frame:
 
-1. Pyramidal Lucas-Kanade from the last frame, forward and backward (Bouguet 2001; Kalal, "Forward-backward error",
-   ICPR 2010), predicts the points that are in view.
+1. Pyramidal Lucas-Kanade from the last frame, forward and backward (`flow.py`), predicts the points that are in view.
 2. Every point's neighbourhood gives a second opinion: an affine map from the template fitted to the neighbours that
    have moved with it so far (`co_motion.py`).
 3. The point's first appearance, warped by that map, is aligned to the image (see patches.py). It cannot drift, because
@@ -37,6 +36,7 @@ from atk_perception.patches import (
     smooth_pyramid,
 )
 from atk_perception.tracking.co_motion import CoMotion, CoMotionParameters, Placed
+from atk_perception.tracking.flow import FlowParameters, followed
 from atk_perception.tracking.helpers import helper_points, place_helpers
 from atk_perception.tracking.protocol import Tracks
 
@@ -56,9 +56,7 @@ class TemplateLkParameters:
 
     Attributes:
         start_confidence: matches below this start unseen.
-        lk_window_px: side of the Lucas-Kanade window.
-        lk_levels: pyramid levels above the image; 3 follow 40 px per frame.
-        forward_backward_px: largest error of the round trip.
+        flow: from frame to frame.
         keep_ncc, regain_ncc: correlation with the first appearance needed to stay and to become visible; a gap
             between them keeps points from flickering.
         co_motion: which points move as one.
@@ -68,9 +66,7 @@ class TemplateLkParameters:
     """
 
     start_confidence: float = 0.3
-    lk_window_px: int = 15
-    lk_levels: int = 3
-    forward_backward_px: float = 1.5
+    flow: FlowParameters = field(default_factory=FlowParameters)
     keep_ncc: float = 0.6
     regain_ncc: float = 0.75
     co_motion: CoMotionParameters = field(default_factory=CoMotionParameters)
@@ -153,7 +149,7 @@ class TemplateLkTracker:
         parameters, agreement_px = self.parameters, self.parameters.co_motion.agreement_px
         grey = grey_image(frame_rgb)
         pyramid = smooth_pyramid(grey, LEVELS)
-        flow_px, flow_ok = self._flow(state, grey)
+        flow_px, flow_ok = followed(state.grey, grey, state.uv_px, state.visible, parameters.flow)
 
         moved = replace(state, uv_px=np.where(flow_ok[:, None], flow_px, state.uv_px), visible=flow_ok)
         carried = _neighbourhood(moved)
@@ -223,27 +219,6 @@ class TemplateLkTracker:
             ncc=state.ncc[index],
             turn=0,
         )
-
-    def _flow(self, state: TemplateLkState, grey: NDArray[np.uint8]) -> tuple[Float, NDArray[np.bool_]]:
-        """Lucas-Kanade of the visible points, (M, 2), and whether the way back ends where it began, (M,)."""
-        parameters = self.parameters
-        flow_px, ok = state.uv_px.copy(), np.zeros(len(state.uv_px), np.bool_)
-        index = np.flatnonzero(state.visible)
-        if len(index) == 0:
-            return flow_px, ok
-        before = state.uv_px[index][:, None].astype(np.float32)
-        options = {
-            "winSize": (parameters.lk_window_px, parameters.lk_window_px),
-            "maxLevel": parameters.lk_levels,
-            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.02),
-        }
-        after, found, _ = cv2.calcOpticalFlowPyrLK(state.grey, grey, before, None, **options)
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(grey, state.grey, after, None, **options)
-        error = np.linalg.norm(back - before, axis=2)[:, 0]
-        good = (found[:, 0] == 1) & (found_back[:, 0] == 1) & (error < parameters.forward_backward_px)
-        flow_px[index[good]] = after[good, 0]
-        ok[index[good]] = True
-        return flow_px, ok
 
     def _judge(self, state: TemplateLkState) -> tuple[TemplateLkState, Float]:
         """The state without the points that are rather wrong than right, and (M,) confidence, 0 where unseen."""

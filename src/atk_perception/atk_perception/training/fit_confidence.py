@@ -38,11 +38,18 @@ Truth = NDArray[np.bool_]
 def scene_pair(number: int, points: int = 64) -> Clip:
     """Template and scene: any roll, other light, often another background; odd numbers are 3-D."""
     seed, size = FIRST_SEED + number, (held_out.HEIGHT, held_out.WIDTH)
-    turned = {"new_scene_fraction": 1.0, "background_point_fraction": 0.0}
     if number % 2:
-        kind = replace(ROBOT, **turned, new_scene_yaw_rad=float(np.pi))
+        kind = replace(
+            ROBOT, new_scene_fraction=1.0, background_point_fraction=0.0, new_scene_yaw_rad=float(np.pi)
+        )
         return robot_clip(seed, 2, *size, kind, points)
-    flat = replace(PLANAR, **turned, new_scene_roll_rad=float(np.pi), new_scene_scale_log=0.45)
+    flat = replace(
+        PLANAR,
+        new_scene_fraction=1.0,
+        background_point_fraction=0.0,
+        new_scene_roll_rad=float(np.pi),
+        new_scene_scale_log=0.45,
+    )
     return planar_clip(seed, 2, *size, flat, points)
 
 
