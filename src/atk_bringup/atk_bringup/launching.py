@@ -1,13 +1,16 @@
 """What the launch files of this package share: their common arguments, and how a node is started.
 
-A launch file lists its own arguments and its nodes; `bringup` adds the rest in one way for all:
-namespace, parameter file, ROS clock, Fast DDS profile, RViz. Nothing here decides anything else.
+A launch file lists its own arguments and its nodes, in the order in which they are brought up; `bringup` adds the rest in
+one way for all: namespace, parameter file, ROS clock, Fast DDS profile, lifecycle. Nothing here decides anything else.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import yaml
@@ -21,15 +24,27 @@ from launch.actions import (
     Shutdown,
 )
 from launch.conditions import IfCondition
-from launch.substitutions import AndSubstitution, EnvironmentVariable, LaunchConfiguration
+from launch.events import Shutdown as ShutdownEvent
+from launch.logging import get_logger
+from launch.substitutions import (
+    AndSubstitution,
+    EnvironmentVariable,
+    EqualsSubstitution,
+    LaunchConfiguration,
+    OrSubstitution,
+)
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
 from launch_ros.actions import Node, PushRosNamespace, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.ros_adapters import get_ros_node
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 
 BOOLEAN = ("true", "false")
 # As atk_perception has them: `ros2 launch` may run in a Python that lacks what that package needs.
 VIEWPOINTS = ("none", "plane", "depth")
 POSE_SOURCES = ("calibration", "topic", "tf")
+HOMING_SINKS = ("forward_position", "joint_trajectory")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 # With a namespace, TF is that robot's own (as in Nav2).
@@ -38,6 +53,13 @@ TF_REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 OWN_CLOCK = [("/clock", "clock")]
 # REP 103: an optical frame (z forward, x right) in a frame with z up.
 OPTICAL_QUATERNION_XYZW = ("-0.5", "0.5", "-0.5", "0.5")
+# What brings a node up, and what it then is.
+TRANSITIONS = (
+    (Transition.TRANSITION_CONFIGURE, "configured"),
+    (Transition.TRANSITION_ACTIVATE, "activated"),
+)
+# Between two looks for an answer.
+LOOK_S = 0.05
 
 
 def share() -> Path:
@@ -169,6 +191,16 @@ def boolean(value: Any) -> ParameterValue:
     return ParameterValue(value, value_type=bool)
 
 
+class ManagedNode(Node):
+    """A managed node that is brought up after those that were started before it."""
+
+    def execute(self, context: LaunchContext) -> list[Any] | None:
+        """Start the process, and take its place in the order."""
+        actions: list[Any] | None = super().execute(context)
+        context.locals.managed_nodes.append(self.node_name)
+        return actions
+
+
 def managed_node(
     package: str,
     executable: str,
@@ -177,24 +209,87 @@ def managed_node(
     remappings: Sequence[tuple[Any, Any]] = (),
     condition: Any = None,
     namespace: Any = None,
+    *,
+    looks_on: bool = False,
 ) -> Node:
-    """One of our nodes. When it ends, launch ends the others: half a graph would only look alive."""
-    return Node(
+    """One of our nodes. When it ends, launch ends the others: half a graph would only look alive.
+
+    One that only looks on comes up by itself, and may end.
+    """
+    autostart = boolean(LaunchConfiguration("autostart")) if looks_on else False
+    return (Node if looks_on else ManagedNode)(
         package=package,
         executable=executable,
         name=name,
         namespace=namespace,
         output="screen",
         # The file first, so that what is deployed overrides what is tuned.
-        parameters=[
-            LaunchConfiguration("params_file"),
-            {"autostart": boolean(LaunchConfiguration("autostart")), **parameters},
-        ],
+        parameters=[LaunchConfiguration("params_file"), {"autostart": autostart, **parameters}],
         remappings=list(remappings),
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         condition=condition,
-        on_exit=[Shutdown(reason=f"{name} ended")],
+        on_exit=None if looks_on else partial(_end_all, f"{name} ended"),
     )
+
+
+def _end_all(reason: str, _: Any, context: LaunchContext) -> Shutdown | None:
+    """A required node has ended. Once is enough: launch_ros cannot be told twice."""
+    return None if context.is_shutdown else Shutdown(reason=reason)
+
+
+def bring_up(context: LaunchContext) -> None:
+    """Configure the managed nodes in their order, then activate them in it; end all when one refuses.
+
+    By the answers of their services: launch_ros has events for transitions too, but misses those that happen before it
+    hears a new node.
+    """
+    names: tuple[str, ...] = tuple(context.locals.managed_nodes)
+    ros = get_ros_node(context)
+
+    def work() -> None:
+        try:
+            refusal = _refusal(context, ros, names)
+        except Exception as error:
+            refusal = f"the nodes cannot be brought up: {error!r}"
+        if refusal and not context.is_shutdown:
+            get_logger("bringup").error(refusal)
+            event = ShutdownEvent(reason=refusal)
+            context.asyncio_loop.call_soon_threadsafe(context.emit_event_sync, event)
+
+    # Waiting here would keep launch from hearing of a process that ends.
+    context.add_completion_future(context.asyncio_loop.run_in_executor(None, work))
+
+
+def _refusal(context: LaunchContext, ros: Any, names: Sequence[str]) -> str:
+    """Bring the nodes up; '' or what one of them refused."""
+    clients = {name: ros.create_client(ChangeState, f"{name}/change_state") for name in names}
+    for transition, what in TRANSITIONS:
+        for name, client in clients.items():
+            while not client.service_is_ready():
+                if context.is_shutdown:
+                    return ""
+                time.sleep(LOOK_S)
+            answer = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            answered = Event()
+            answer.add_done_callback(lambda _, answered=answered: answered.set())
+            while not answered.wait(LOOK_S):
+                if context.is_shutdown:
+                    return ""
+            if not answer.result().success:
+                return f"{name} cannot be {what}; its log says why"
+            get_logger("bringup").info(f"{name} is {what}")
+    for client in clients.values():
+        ros.destroy_client(client)
+    return ""
+
+
+def moves_home(robot_file: RobotFile) -> OrSubstitution:
+    """Whether the moveit node is of use: it checks plans, or can bring the arm home with the model of the robot description."""
+    scene = RobotEntry(robot_file, "scene_check", default="none")
+    sink = RobotEntry(robot_file, "command_sink")
+    first, second = (EqualsSubstitution(sink, name) for name in HOMING_SINKS)
+    by_model = AndSubstitution(EqualsSubstitution(scene, "model"), OrSubstitution(first, second))
+    return OrSubstitution(EqualsSubstitution(scene, "moveit"), by_model)
 
 
 def camera_topics(robot_file: RobotFile, entry: str = "camera") -> list[tuple[str, InNamespace]]:
@@ -366,6 +461,7 @@ def joint_monitor(robot_file: RobotFile, remappings: Sequence[tuple[Any, Any]] =
         {"robot": text(robot_file)},
         remappings,
         condition=IfCondition(LaunchConfiguration("joint_monitor")),
+        looks_on=True,
     )
 
 
@@ -437,7 +533,7 @@ def bringup(
 
     Args:
         arguments: those of this launch file alone.
-        nodes: what it starts.
+        nodes: what it starts; managed ones are brought up in this order.
         use_sim_time: default of that argument.
     """
     profile = EnvironmentVariable(PROFILE_VARIABLE, default_value=str(share() / "config" / "fastdds.xml"))
@@ -451,7 +547,10 @@ def bringup(
                 str(share() / "config" / "atk.params.yaml"),
             ),
             argument(
-                "autostart", "false: the nodes wait for a lifecycle manager, unconfigured", "true", BOOLEAN
+                "autostart",
+                "bring the nodes up, one after the other; false: they wait for a lifecycle manager, unconfigured",
+                "true",
+                BOOLEAN,
             ),
             argument("use_sim_time", "follow /clock instead of the wall clock", use_sim_time, BOOLEAN),
             argument("log_level", "how much the nodes say", "info", LOG_LEVELS),
@@ -460,7 +559,12 @@ def bringup(
                     SetEnvironmentVariable(PROFILE_VARIABLE, profile),
                     PushRosNamespace(LaunchConfiguration("namespace")),
                     SetParameter("use_sim_time", boolean(LaunchConfiguration("use_sim_time"))),
+                    # Its own for every launch file that is included.
+                    OpaqueFunction(function=lambda context: context.extend_globals({"managed_nodes": []})),
                     *nodes,
+                    OpaqueFunction(
+                        function=bring_up, condition=IfCondition(LaunchConfiguration("autostart"))
+                    ),
                 ]
             ),
         ]

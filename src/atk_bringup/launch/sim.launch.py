@@ -57,20 +57,6 @@ def generate_launch_description() -> LaunchDescription:
             joint_monitor_argument(),
         ],
         [
-            managed_node(
-                "atk_sim",
-                "sim_robot_node",
-                "sim",
-                {
-                    "robot": text(robot_file),
-                    "driver": text(LaunchConfiguration("driver")),
-                    "task": text(LaunchConfiguration("task")),
-                    "disturbance": text(LaunchConfiguration("disturbance")),
-                    "seed": LaunchConfiguration("seed"),
-                    "wait_for_reset": boolean(LaunchConfiguration("wait_for_reset")),
-                },
-                OWN_CLOCK,
-            ),
             GroupAction(
                 [
                     trackers(robot_file, OWN_CLOCK),
@@ -84,6 +70,21 @@ def generate_launch_description() -> LaunchDescription:
                     joint_monitor(robot_file, OWN_CLOCK),
                 ],
                 condition=with_policy,
+            ),
+            # Last: its world begins when everybody listens.
+            managed_node(
+                "atk_sim",
+                "sim_robot_node",
+                "sim",
+                {
+                    "robot": text(robot_file),
+                    "driver": text(LaunchConfiguration("driver")),
+                    "task": text(LaunchConfiguration("task")),
+                    "disturbance": text(LaunchConfiguration("disturbance")),
+                    "seed": LaunchConfiguration("seed"),
+                    "wait_for_reset": boolean(LaunchConfiguration("wait_for_reset")),
+                },
+                OWN_CLOCK,
             ),
             *rviz(robot_file, OWN_CLOCK),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ source = AnyLaunchDescriptionSource(file)
 service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=pairs)]))
 sys.exit(service.run())
 """
-UP_TIMEOUT_S = 90.0
+UP_TIMEOUT_S = 180.0
 DOWN_TIMEOUT_S = 40.0
 
 
@@ -75,9 +76,15 @@ class LaunchedGraph:
             time.sleep(0.1)
 
     def nodes(self) -> set[str]:
-        """Fully qualified names of the nodes, without the watcher."""
+        """Fully qualified names of the nodes, without the watcher and launch's own."""
         found = self.node.get_node_names_and_namespaces()
-        return {f"{namespace.rstrip('/')}/{name}" for name, namespace in found if name != "watcher"}
+        others = [(name, namespace) for name, namespace in found if not name.startswith("launch_ros_")]
+        return {f"{namespace.rstrip('/')}/{name}" for name, namespace in others if name != "watcher"}
+
+    def pid(self, executable: str) -> int:
+        """Of the one process of that executable, as launch has logged it."""
+        (found,) = re.findall(rf"\[{executable}-\d+\]: process started with pid \[(\d+)\]", self.log())
+        return int(found)
 
     def wait_for_nodes(self, *names: str) -> None:
         """Wait until exactly these nodes are there."""

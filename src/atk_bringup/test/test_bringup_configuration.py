@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from functools import cache
 from importlib import import_module
+from inspect import getsource
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,9 +13,11 @@ import pytest
 import rclpy
 import yaml
 from ament_index_python.packages import get_package_prefix
+from rclpy.lifecycle import LifecycleNode
 
 from atk_perception.managed_node import ManagedNode
 from atk_perception.robot_description import RobotDescription
+from atk_policy.moveit_node import TOPIC_SINKS
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -38,17 +41,21 @@ NODE_NAMES = [name for _, _, name in NODES]
 
 
 @cache
-def declared(package: str, executable: str) -> tuple[str, frozenset[str]]:
-    """Default name and parameters of a node, as the node itself declares them."""
+def node_class_of(package: str, executable: str) -> type[ManagedNode]:
     module = import_module(f"{package}.{executable}")
-    node_class = next(
+    return next(
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, ManagedNode) and value.__module__ == module.__name__
     )
+
+
+@cache
+def declared(package: str, executable: str) -> tuple[str, frozenset[str]]:
+    """Default name and parameters of a node, as the node itself declares them."""
     rclpy.init()
     try:
-        node = node_class()
+        node = node_class_of(package, executable)()
         declaration = node.get_name(), frozenset(node.list_parameters([], 0).names)
         node.destroy_node()
         return declaration
@@ -85,6 +92,21 @@ def test_launch_gives_nodes_their_own_names_and_only_declared_parameters(node):
     assert NODES[node] <= parameters
 
 
+@pytest.mark.parametrize("node", NODES, ids=NODE_NAMES)
+def test_no_node_puts_something_of_its_own_where_rclpy_keeps_its_lists(node):
+    """A node whose `_services` or `_timers` is another list no longer serves those that it had before."""
+    package, executable, _ = node
+    rclpy.init()
+    plain = LifecycleNode("plain")
+    kept = set(vars(plain))
+    plain.destroy_node()
+    rclpy.shutdown()
+    tree = ast.parse(getsource(node_class_of(package, executable)))
+    stored = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    assert "_timers" in kept
+    assert not stored & kept
+
+
 def test_the_parameter_file_names_only_declared_parameters():
     sections = yaml.safe_load((PACKAGE / "config" / "atk.params.yaml").read_text())
     by_name = {name: (package, executable) for package, executable, name in NODES}
@@ -96,6 +118,16 @@ def test_the_parameter_file_names_only_declared_parameters():
         # Deployment is for launch arguments: a value in both places would be ambiguous.
         deployed = set().union(*(NODES[node] for node in NODES if node[2] == name))
         assert not set(content["ros__parameters"]) & deployed, section
+
+
+def test_launch_knows_through_which_sinks_the_moveit_node_can_move_the_arm():
+    """It reads the robot description without the packages that validate it."""
+    (sinks,) = (
+        ast.literal_eval(statement.value)
+        for statement in ast.parse(SOURCES[-1].read_text()).body
+        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == "HOMING_SINKS"
+    )
+    assert sinks == TOPIC_SINKS
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "config" / "robots").glob("*.yaml")), ids=lambda p: p.stem)

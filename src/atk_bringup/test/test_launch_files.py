@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -18,6 +20,10 @@ import numpy as np
 from launch import LaunchContext
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launched_graph import LaunchedGraph
+from lifecycle_msgs.msg import TransitionEvent
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -141,6 +147,77 @@ def test_a_launch_that_cannot_work_ends_and_says_why(name, arguments, message, l
         assert not graph.left_over()
 
 
+# -- in which order, and what may end ------------------------------------------------------------------
+
+
+def transitions(graph: LaunchedGraph, *nodes: str) -> list[tuple[str, str]]:
+    """(node, state it is in now), in the order in which they are told."""
+    heard: list[tuple[str, str]] = []
+    for node in nodes:
+        graph.node.create_subscription(
+            TransitionEvent,
+            f"{node}/transition_event",
+            lambda message, node=node: heard.append((node, message.goal_state.label)),
+            50,
+        )
+    return heard
+
+
+def test_nodes_are_configured_in_order_and_then_activated_in_it(run_folder, tmp_path, log, domain_id):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(run_folder / "template.png", folder)
+    tuning = tmp_path / "params.yaml"
+    tuning.write_text("/**/camera: {ros__parameters: {loop: true}}")
+    arguments = {
+        "run_folder": run_folder,
+        "camera": "true",
+        "camera_source": folder,
+        "params_file": tuning,
+        "velocity_scale": "0.25",
+    }
+    order = ("/camera", "/tracker", "/moveit", "/policy")
+    with LaunchedGraph(LAUNCH / "robot.launch.py", arguments, log, domain_id) as graph:
+        heard = transitions(graph, *order)
+        graph.wait_for("all to be active", lambda: ("/policy", "active") in heard)
+        reached = [(node, state) for node, state in heard if state in ("inactive", "active")]
+        assert reached == [(node, state) for state in ("inactive", "active") for node in order]
+        assert graph.parameters("/policy", ["velocity_scale"]) == [0.25]
+        # What it is bound to when it is configured cannot be changed later.
+        refused = graph.call(
+            SetParameters,
+            "/policy/set_parameters",
+            SetParameters.Request(parameters=[Parameter("velocity_scale", value=1.0).to_parameter_msg()]),
+        )
+        assert not refused.results[0].successful
+        assert graph.interrupt() == 0
+        assert not graph.left_over()
+
+
+def test_without_autostart_nodes_wait_for_a_manager(run_folder, log, domain_id):
+    arguments = {"run_folder": run_folder, "autostart": "false"}
+    with LaunchedGraph(LAUNCH / "sim.launch.py", arguments, log, domain_id) as graph:
+        graph.wait_for_nodes("/sim", "/tracker", "/policy")
+        for node in ("/sim", "/tracker", "/policy"):
+            state = graph.call(GetState, f"{node}/get_state", GetState.Request()).current_state
+            assert state.label == "unconfigured"
+
+
+def test_a_node_that_only_looks_on_may_crash_and_one_that_works_may_not(run_folder, log, domain_id):
+    arguments = {"run_folder": run_folder, "joint_monitor": "true", "log_level": "warn"}
+    with LaunchedGraph(LAUNCH / "sim.launch.py", arguments, log, domain_id) as graph:
+        statuses = graph.received(PolicyStatus, "policy/status")
+        graph.wait_for_nodes("/sim", "/tracker", "/policy", "/joint_monitor")
+        graph.wait_for("answers to images", lambda: len(statuses) > 3)
+        os.kill(graph.pid("joint_monitor_node"), signal.SIGKILL)
+        graph.wait_for("its end", lambda: "process has died" in graph.log())
+        count = len(statuses)
+        graph.wait_for("further answers", lambda: len(statuses) > count + 20)
+        os.kill(graph.pid("tracker_node"), signal.SIGKILL)
+        graph.ends()
+        assert not graph.left_over()
+
+
 # -- up and down -------------------------------------------------------------------------------------
 
 
@@ -178,7 +255,8 @@ def test_sim_brings_the_documented_graph_up_and_down(run_folder, log, domain_id)
         assert ours - elsewhere == set(documented) - elsewhere
         assert {topic: published[topic] for topic in ours} == {topic: documented[topic] for topic in ours}
         for node in ("/sim", "/tracker", "/policy"):
-            assert graph.parameters(node, ["use_sim_time", "autostart"]) == [True, True]
+            # Launch brings them up.
+            assert graph.parameters(node, ["use_sim_time", "autostart"]) == [True, False]
         # In lock-step no image may be lost.
         (tracker,) = graph.node.get_subscriptions_info_by_topic("/camera/image_raw")
         assert tracker.node_name == "tracker"
@@ -327,10 +405,12 @@ def test_record_with_the_camera_node_writes_a_demonstration(tmp_path, log, domai
 
         graph.node.create_timer(0.02, drive)
         request = RecordEpisode.Request
-        started = graph.call(
-            RecordEpisode, "/arm/recorder/episode", request(command=request.START, name="one")
+        graph.wait_for(
+            "a start of the recording",
+            lambda: graph.call(
+                RecordEpisode, "/arm/recorder/episode", request(command=request.START, name="one")
+            ).success,
         )
-        assert started.success, started.message
         time.sleep(2.0)
         answer = graph.call(RecordEpisode, "/arm/recorder/episode", request(command=request.KEEP))
         assert answer.success, answer.message
@@ -358,7 +438,8 @@ def test_two_cameras_have_a_tracker_each_and_one_policy(two_cameras, tmp_path, l
     }
     with LaunchedGraph(LAUNCH / "robot.launch.py", arguments, log, domain_id) as graph:
         graph.wait_for_nodes(
-            "/arm/camera", "/arm/left/camera", "/arm/tracker", "/arm/left/tracker", "/arm/policy"
+            *("/arm/camera", "/arm/left/camera", "/arm/tracker", "/arm/left/tracker"),
+            *("/arm/moveit", "/arm/policy"),
         )
         joints = graph.node.create_publisher(JointState, "/arm/joint_states", 10)
 
@@ -413,7 +494,7 @@ def test_robot_waits_for_a_request_and_plays_images_from_a_folder(run_folder, tm
         cv2.imwrite(str(folder / f"{k}.png"), template)
     arguments = {"run_folder": run_folder, "camera": "true", "camera_source": folder, "namespace": "arm"}
     with LaunchedGraph(LAUNCH / "robot.launch.py", arguments, log, domain_id) as graph:
-        graph.wait_for_nodes("/arm/camera", "/arm/tracker", "/arm/policy")
+        graph.wait_for_nodes("/arm/camera", "/arm/tracker", "/arm/moveit", "/arm/policy")
         commands = graph.received(Float64MultiArray, "/arm/forward_position_controller/commands")
         assert graph.parameters("/arm/tracker", ["use_sim_time"]) == [False]
         (tracker,) = graph.node.get_subscriptions_info_by_topic("/arm/camera/image_raw")
@@ -435,7 +516,8 @@ def test_the_moveit_node_runs_where_the_robot_description_asks_for_it(run_folder
         assert re.search(r"apt install ros-jazzy-moveit-py|parameter 'moveit_config' is ''", graph.log()), (
             graph.log()
         )
-        assert re.search(r"process\[moveit_node-\d+\] was required", graph.log())
+        assert "/moveit cannot be configured; its log says why" in graph.log()
+        assert "/policy is configured" not in graph.log()
         assert not graph.left_over()
 
 

@@ -53,14 +53,14 @@ class JointMonitorNode(ManagedNode):
         self._inputs: InputThread | None = None
         self._state = "no policy/status yet"
         self._plot = self._new_plot()
-        self._timers = [
+        self._own_timers = [
             self.create_timer(CHECK_PERIOD_S, self._check),
             self.create_timer(1.0 / self.parameter("picture_hz"), self._publish_picture),
         ]
 
     def deactivate(self) -> None:
         """Stop listening."""
-        for timer in self._timers:
+        for timer in self._own_timers:
             self.destroy_timer(timer)
         self._listen(False)
 

@@ -85,14 +85,23 @@ class PolicyNode(ManagedNode):
             "share of the joint velocity limits that may be used",
             minimum=0.01,
             maximum=1.0,
+            read_only=True,
         )
-        self.declare("visible_min", 1, "hold with fewer visible keypoints than this", minimum=1, maximum=1000)
+        self.declare(
+            "visible_min",
+            1,
+            "hold with fewer visible keypoints than this",
+            minimum=1,
+            maximum=1000,
+            read_only=True,
+        )
         self.declare(
             "confidence_min",
             CONFIDENCE_MIN,
             "below this confidence a keypoint does not count as visible",
             minimum=0.0,
             maximum=1.0,
+            read_only=True,
         )
         self.declare(
             "inference_backend",
@@ -195,7 +204,7 @@ class PolicyNode(ManagedNode):
             "policy/status", self._robot.control_rate_hz, self._robot.deadlines_s.image
         )
         half_period_s = 0.5 / self._robot.control_rate_hz
-        self._timers = [
+        self._own_timers = [
             self.create_timer(half_period_s, self._check_deadline, clock=self._passing_clock),
             self.create_timer(0.5, self._report),
         ]
@@ -217,7 +226,7 @@ class PolicyNode(ManagedNode):
                     self._publish(self._runner.hold(self._last_step.stamp_ns, "", elapsed=elapsed))
         self.unwatch_topics()
         self._inputs.close()
-        for timer in self._timers:
+        for timer in self._own_timers:
             self.destroy_timer(timer)
         self._events.put(None)
         self._worker.join()

@@ -18,6 +18,7 @@ import yaml
 from ament_index_python.packages import get_package_prefix
 from command_plans import ACTION_ROBOT
 from controller_process import ControllerProcess
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -243,7 +244,9 @@ def test_joints_in_another_order_work_alike(graph):
     assert (step <= np.array(ROBOT.joints.velocity_max_rad_s) / ROBOT.control_rate_hz + 1e-9).all()
 
 
-def test_a_nan_joint_state_is_held_and_the_run_resumes_after_it(graph):
+def test_a_nan_joint_state_is_held_counted_and_the_run_resumes_after_it(graph):
+    told: list[DiagnosticArray] = []
+    graph.node.create_subscription(DiagnosticArray, "/diagnostics", told.append, 10)
     graph.start()
     good = graph.answer()
     held = graph.answer(position=np.append(np.nan, HOME[1:]))
@@ -252,6 +255,12 @@ def test_a_nan_joint_state_is_held_and_the_run_resumes_after_it(graph):
     assert (moved <= np.array(ROBOT.joints.velocity_max_rad_s) / ROBOT.control_rate_hz).all()
     assert graph.answer().state == PolicyStatus.RUNNING
     assert np.isfinite(arm_commands(graph)).all()
+
+    def counts() -> set[str]:
+        values = [v.key for message in told for status in message.status for v in status.values]
+        return {key for key in values if key.startswith("held_")}
+
+    graph.wait("the count", lambda: "held_joint_state_not_finite" in counts())
 
 
 def test_a_missing_joint_is_held_and_named_in_the_log(own_graph):
