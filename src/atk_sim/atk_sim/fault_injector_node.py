@@ -2,6 +2,7 @@
 
     robot/camera/image_raw, robot/joint_states, tracker/keypoints, robot/clock  ->  the same without prefix
     the policy's commands                                                       ->  robot/ + the same
+    goals of FollowJointTrajectory, with the parameter `action`                 ->  the arm's trajectory topic
 
 The fault is set by a std_msgs/String on `faults/set` (empty: none) and confirmed on `faults/active`
 from the moment it acts. Without a fault, messages pass as the bytes that they are.
@@ -16,11 +17,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.action import ActionServer, GoalResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray, String
+from trajectory_msgs.msg import JointTrajectory
 
 from atk_interfaces.msg import KeypointArray
 from atk_perception.image_codec import fill_rgb_message, rgb_from_message
@@ -124,6 +128,8 @@ STATEFUL = (
     "joints_frozen",
     "joints_late",
 )
+# The controller's own answer.
+REJECTS = "controller_rejects"
 
 
 class FaultInjectorNode(ManagedNode):
@@ -132,6 +138,16 @@ class FaultInjectorNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("faults")
         self.declare("command_topic", "forward_position_controller/commands", "the arm's", read_only=True)
+        self.declare(
+            "action",
+            "",
+            "also a controller that takes FollowJointTrajectory goals by this name, and carries them out by trajectory_topic; "
+            "needs control_msgs",
+            read_only=True,
+        )
+        self.declare(
+            "trajectory_topic", "joint_trajectory_controller/joint_trajectory", "the arm's", read_only=True
+        )
         self._fault = ""
         self._kept: dict[str, Any] = {}
         self._delayed: dict[str, deque[tuple[float, Any]]] = {IMAGE: deque(), JOINTS: deque()}
@@ -156,6 +172,28 @@ class FaultInjectorNode(ManagedNode):
         for stream, (kind, source, _) in streams.items():
             self._inputs.subscribe(kind, source, partial(self._pass, stream), RELIABLE, raw=True)
         self._inputs.subscribe(String, "faults/set", self._on_fault, RELIABLE)
+        self._controller: ActionServer | None = None
+        if self.parameter("action"):
+            self._offer_controller()
+
+    def _offer_controller(self) -> None:
+        from control_msgs.action import FollowJointTrajectory
+
+        arm = self.create_publisher(JointTrajectory, self.parameter("trajectory_topic"), RELIABLE)
+
+        def carry_out(goal: Any) -> Any:
+            arm.publish(goal.request.trajectory)
+            goal.succeed()
+            return FollowJointTrajectory.Result()
+
+        self._controller = ActionServer(
+            self,
+            FollowJointTrajectory,
+            self.parameter("action"),
+            execute_callback=carry_out,
+            goal_callback=lambda _: (GoalResponse.REJECT if self._fault == REJECTS else GoalResponse.ACCEPT),
+            callback_group=ReentrantCallbackGroup(),
+        )
 
     def activate(self) -> None:
         """Relay."""
@@ -166,8 +204,13 @@ class FaultInjectorNode(ManagedNode):
         """Stop relaying."""
         self._inputs.close()
 
+    def cleanup(self) -> None:
+        """Withdraw the controller."""
+        if self._controller is not None:
+            self._controller.destroy()
+
     def _on_fault(self, message: String) -> None:
-        known = (*CHANGES, *STATEFUL, "")
+        known = (*CHANGES, *STATEFUL, REJECTS, "")
         if message.data not in known:
             self.get_logger().error(f"unknown fault '{message.data}'; known: {', '.join(sorted(known))}")
             return

@@ -54,9 +54,11 @@ class RobotStandIn(Node):
         self._position = self._home.copy()
         self._publisher = self.create_publisher(JointState, robot.topics.joint_states, RELIABLE)
         self._inputs = InputThread(self, "inputs")
+        gripper_topic = robot.topics.gripper_command
+        assert gripper_topic is not None, "this robot's gripper hears a topic, not an action"
         for kind, topic, callback, qos in (
             (Float64MultiArray, robot.topics.command, self._on_arm, RELIABLE),
-            (Float64MultiArray, robot.topics.gripper_command, self._on_gripper, RELIABLE),
+            (Float64MultiArray, gripper_topic, self._on_gripper, RELIABLE),
             (CameraInfo, robot.camera.camera_info_topic, self._on_camera, 100),
             (KeypointArray, "keypoints", self._on_keypoints, RELIABLE),
             (PolicyStatus, "policy/status", self._on_status, RELIABLE),

@@ -19,7 +19,12 @@ FloatArray = npt.NDArray[np.float64]
 TIMING_TOLERANCE_S = 3e-3
 # Setpoints that differ by less are one.
 REST_RAD = 1e-4
-HOLDING = 2
+# A joint [rad/s] that is slower than this only settles.
+SETTLING_RAD_S = 0.05
+# States of atk_interfaces/PolicyStatus.
+RUNNING, HOLDING, STOPPED = 1, 2, 3
+# "... all end in a hold within two control periods."
+HOLD_PERIODS = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Wire:
         causes: (time [s], cause) of every status that said HOLDING.
         states: (time [s], state) of every status.
         faults: (time [s], name) as the injector confirmed them.
+        joint_s, joint_rad: (M,) and (M, J) where the robot itself says that it was, and when.
     """
 
     command_s: FloatArray
@@ -39,39 +45,60 @@ class Wire:
     causes: list[tuple[float, str]]
     states: list[tuple[float, int]]
     faults: list[tuple[float, str]]
+    joint_s: FloatArray
+    joint_rad: FloatArray
 
     @classmethod
-    def read(cls, lines: Iterable[str], joints: int) -> Wire:
-        """From lines as the wire recorder writes them; a last one that is cut short is left out."""
+    def read(cls, lines: Iterable[str], joints: int, *, as_received: bool = False) -> Wire:
+        """From lines as the wire recorder writes them; a last one that is cut short is left out.
+
+        Args:
+            as_received: times are those of the recorder's own clock, not of the senders', which may have been set.
+        """
         times, commands, causes, states, faults = [], [], [], [], []
+        joint_times, positions = [], []
+        clock = "received_ns" if as_received else "t_ns"
         for line in lines:
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            t_s, value = entry["t_ns"] / 1e9, entry["value"]
+            t_s, value = entry[clock] / 1e9, entry["value"]
             if entry["what"] == "command":
                 times.append(t_s)
                 commands.append(value if entry["finite"] else [np.nan] * joints)
+            elif entry["what"] == "joints" and entry["finite"]:
+                joint_times.append(t_s)
+                positions.append(value[:joints])
             elif entry["what"] == "policy":
                 states.append((t_s, value[0]))
                 if value[0] == HOLDING:
                     causes.append((t_s, value[1]))
             elif entry["what"] == "fault":
                 faults.append((t_s, value))
-        return cls(np.array(times), np.array(commands).reshape(-1, joints), causes, states, faults)
+        return cls(
+            np.array(times),
+            np.array(commands).reshape(-1, joints),
+            causes,
+            states,
+            faults,
+            np.array(joint_times),
+            np.array(positions).reshape(-1, joints),
+        )
 
     @classmethod
-    def load(cls, path: Path, joints: int, since_s: float = 0.0) -> Wire:
-        """What was recorded after `since_s` [s]."""
-        wire = cls.read(path.read_text().splitlines(), joints)
-        later = wire.command_s >= since_s
+    def load(cls, path: Path, joints: int, since_s: float = 0.0, *, as_received: bool = False) -> Wire:
+        """What was recorded after `since_s` [s]; see `read`."""
+        wire = cls.read(path.read_text().splitlines(), joints, as_received=as_received)
+        later, moved_later = wire.command_s >= since_s, wire.joint_s >= since_s
         return cls(
             wire.command_s[later],
             wire.command_rad[later],
             [c for c in wire.causes if c[0] >= since_s],
             [s for s in wire.states if s[0] >= since_s],
             [f for f in wire.faults if f[0] >= since_s],
+            wire.joint_s[moved_later],
+            wire.joint_rad[moved_later],
         )
 
 
@@ -125,9 +152,80 @@ def velocity_at(wire: Wire, time_s: float) -> FloatArray:
     return velocity
 
 
-def last_motion_s(wire: Wire, begin_s: float, end_s: float) -> float | None:
-    """When the last setpoint was sent that differs from the one before, within a stretch of time; None: no motion."""
-    moved = np.abs(np.diff(wire.command_rad, axis=0)).max(axis=1, initial=0.0) > REST_RAD
-    times = wire.command_s[1:][moved]
+def last_motion_s(wire: Wire, begin_s: float, end_s: float, *, of_joints: bool = False) -> float | None:
+    """When the last setpoint was sent that differs from the one before, within a stretch of time; None: no motion.
+
+    Args:
+        of_joints: instead, when the robot itself last said so; a joint that is settling does not count.
+    """
+    at_s, at_rad = (wire.joint_s, wire.joint_rad) if of_joints else (wire.command_s, wire.command_rad)
+    rest_rad = SETTLING_RAD_S * np.diff(at_s) if of_joints else REST_RAD
+    moved = np.abs(np.diff(at_rad, axis=0)).max(axis=1, initial=0.0) > rest_rad
+    times = at_s[1:][moved]
     times = times[(times > begin_s) & (times <= end_s)]
     return float(times[-1]) if len(times) else None
+
+
+def first_hold(wire: Wire, begin_s: float, end_s: float) -> tuple[float, float] | None:
+    """From when to when the policy first said within a stretch of time that it holds or has stopped; None: it never did."""
+    began_s = next((t for t, s in wire.states if begin_s < t <= end_s and s in (HOLDING, STOPPED)), None)
+    if began_s is None:
+        return None
+    return began_s, next((t for t, s in wire.states if began_s < t <= end_s and s == RUNNING), end_s)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What became of a motion after a fault.
+
+    Attributes:
+        hold_s: from the fault to the first word of a hold; None: there was none.
+        late_s: by how much that was later than it may be, else None.
+        stop_s: from the fault to the last motion; None: it did not move any more.
+        moved_s: for how long it moved beyond the deadline, else None.
+    """
+
+    hold_s: float | None
+    late_s: float | None
+    stop_s: float | None
+    moved_s: float | None
+
+
+def stop_after(
+    wire: Wire,
+    robot: RobotDescription,
+    struck_s: float,
+    until_s: float,
+    detect_s: float,
+    *,
+    is_mute: bool = False,
+    resumes: bool = False,
+    follow_s: float | None = None,
+) -> Stop:
+    """Judge a stop: a hold within two control periods, and then no motion but braking.
+
+    Args:
+        struck_s: when the fault struck.
+        until_s: until when it must rest.
+        detect_s: how long it may take until the fault can be known.
+        is_mute: the policy is dead: nobody says that it holds, and nobody brakes.
+        resumes: it may go on when the hold is over; what comes then is not judged.
+        follow_s: judge by the robot's own motion, which may be so much later than what it was told.
+    """
+    period_s = 1.0 / robot.control_rate_hz
+    deadline_s = struck_s + detect_s + HOLD_PERIODS * period_s
+    held = first_hold(wire, struck_s, until_s)
+    begin_s = deadline_s if held is None else min(held[0], deadline_s)
+    # From the speed at which it began to brake, and to the end of the period in which it came to rest.
+    speed = np.abs(velocity_at(wire, begin_s)) / np.array(robot.joints.acceleration_max_rad_s2)
+    brake_s = 0.0 if is_mute else float(speed.max()) + period_s
+    end_s = held[1] if resumes and held is not None else until_s
+    last_s = last_motion_s(wire, struck_s, end_s, of_joints=follow_s is not None)
+    rest_s = deadline_s + brake_s + (follow_s or 0.0)
+    late_s = None if held is None else held[0] - deadline_s
+    return Stop(
+        None if held is None else held[0] - struck_s,
+        late_s if late_s is not None and late_s > 0.0 else None,
+        None if last_s is None else last_s - struck_s,
+        None if last_s is None or last_s <= rest_s else last_s - rest_s,
+    )
