@@ -24,12 +24,12 @@ from atk_perception.keypoint_set import KeypointSet
 from atk_policy.demonstrations import Demonstration, TrackedDemonstrations, trackability
 from atk_policy.distillation import StageConfig, TrainingData, distill
 from atk_policy.keypoint_choice import ChoiceConfig
+from atk_policy.memory_meter import MemoryMeter
 from atk_policy.selection import (
     SelectionConfig,
     SelectionError,
     Stopwatch,
     choose,
-    peak_rss_mb,
     trackable_candidates,
 )
 
@@ -108,9 +108,11 @@ def benchmark(
     work = output / "work"
     shutil.rmtree(work, ignore_errors=True)
     clock = Stopwatch(lambda stage, fraction, detail: None)
-    before_mb, begin = peak_rss_mb(), time.monotonic()
-    chosen = choose(demonstrations, points, config, work, workers=workers, clock=clock)
-    seconds, peak_mb = time.monotonic() - begin, peak_rss_mb()
+    begin = time.monotonic()
+    with MemoryMeter() as memory:
+        before_mb = memory.peak_mb
+        chosen = choose(demonstrations, points, config, work, workers=workers, clock=clock)
+    seconds = time.monotonic() - begin
 
     able = trackable_candidates(trackability(demonstrations), config.candidates)
     data = TrainingData.of(demonstrations, able, work / "rows")
@@ -138,7 +140,7 @@ def benchmark(
         "seconds_by_stage": clock.seconds,
         "select_seconds_per_step": round(per_step, 3),
         "memory_before_mb": round(before_mb),
-        "peak_memory_mb": round(peak_mb),
+        "peak_memory_mb": round(memory.peak_mb),
     }
 
 

@@ -7,9 +7,7 @@ imitated failures (augmentation.py) for every set, so that a set which only work
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +17,17 @@ import torch
 from torch import Tensor
 
 from atk_policy.augmentation import Augmentation, AugmentationConfig
-from atk_policy.distillation import PolicyConfig, Report, StageConfig, TrainingData, distill, fold_of
+from atk_policy.distillation import (
+    PolicyConfig,
+    Report,
+    StageConfig,
+    TrainingData,
+    distill,
+    fold_of,
+    share_files,
+)
 from atk_policy.policies.protocol import Policy
+from atk_policy.worker_processes import in_processes
 
 # Of a fold that are looked at at once.
 BLOCK_FRAMES = 8_192
@@ -66,42 +73,24 @@ def errors_of_sets(
     workers = min(workers, len(sets), len(sets) * stage.folds * stage.steps // WORKER_STEPS)
     if workers < 2:
         return measure(sets, report=report, checkpoint=checkpoint)
-    return np.concatenate(_in_processes(measure, np.array_split(sets, workers), checkpoint, report))
+    fractions = [0.0] * workers
+
+    def hear(number: int, told: tuple[float, str]) -> None:
+        fractions[number], detail = told
+        report(sum(fractions) / workers, detail)
+
+    files = share_files(checkpoint, workers)
+    calls = [
+        partial(_telling, partial(measure, share, checkpoint=file))
+        for share, file in zip(np.array_split(sets, workers), files, strict=True)
+    ]
+    return np.concatenate(in_processes(calls, hear))
 
 
-def _in_processes(
-    measure: Callable[..., npt.NDArray[np.float64]],
-    shares: list[npt.NDArray[np.bool_]],
-    checkpoint: Path | None,
-    report: Report,
-) -> list[npt.NDArray[np.float64]]:
-    """`measure` of each share of the sets, in a process for each."""
-    others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(len(shares), context, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        jobs = [
-            pool.submit(
-                measure,
-                share,
-                checkpoint=None
-                if checkpoint is None
-                else checkpoint.with_stem(f"{checkpoint.stem}-{number + 1}-of-{len(shares)}"),
-            )
-            for number, share in enumerate(shares)
-        ]
-        left = set(jobs)
-        while left:
-            left = wait(left, timeout=1.0, return_when=FIRST_COMPLETED).not_done
-            done = len(jobs) - len(left)
-            report(done / len(jobs), f"{done} of {len(jobs)} processes have measured their sets")
-        return [job.result() for job in jobs]
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _telling(
+    measure: Callable[..., npt.NDArray[np.float64]], tell: Callable[[tuple[float, str]], None]
+) -> npt.NDArray[np.float64]:
+    return measure(report=lambda fraction, detail: tell((fraction, detail)))
 
 
 def _errors_of_sets(

@@ -8,10 +8,9 @@ tracks, a few hundred kilobytes, cached by content.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import dropwhile, islice
@@ -40,6 +39,7 @@ from atk_perception.registry import make_matcher, make_tracker
 from atk_perception.robot_description import RobotDescription
 from atk_perception.transfer import TransferParameters
 from atk_perception.viewpoint import Viewpoint
+from atk_policy.worker_processes import worker_pool
 
 CACHE_FORMAT = 2
 # Tracks that are kept once they were read; those of 1,000 demonstrations with 512 candidates are 1.3 GB.
@@ -138,12 +138,15 @@ class TrackedDemonstrations(Sequence[Demonstration]):
     """
 
     def __init__(self, files: Sequence[Path], names: Sequence[str]) -> None:
-        self._files, self._names = files, names
+        self.files, self._names = files, names
         self._held: dict[int, Demonstration] = {}
         self._left = MEMORY_BYTES
 
+    def __reduce__(self) -> tuple[type[TrackedDemonstrations], tuple[Sequence[Path], Sequence[str]]]:
+        return TrackedDemonstrations, (self.files, self._names)  # another process reads its own
+
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     @overload
     def __getitem__(self, index: int) -> Demonstration: ...
@@ -157,7 +160,7 @@ class TrackedDemonstrations(Sequence[Demonstration]):
         index = range(len(self))[index]
         if index in self._held:
             return self._held[index]
-        demonstration = Demonstration.load(self._files[index], self._names[index])
+        demonstration = Demonstration.load(self.files[index], self._names[index])
         if demonstration.nbytes <= self._left:
             self._held[index] = demonstration
             self._left -= demonstration.nbytes
@@ -340,9 +343,7 @@ def track_demonstrations(
     if done:
         report(done / len(bags), f"{done} of {len(bags)} from the cache")
     if missing:
-        # spawn: a forked copy of a process with ROS or torch threads can deadlock.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_one_thread) as pool:
+        with worker_pool(min(workers, len(missing))) as pool:
             jobs = {
                 pool.submit(_track_to_cache, bag, candidates, robot, tracking, files[bag]): bag
                 for bag in missing
@@ -356,10 +357,6 @@ def track_demonstrations(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return TrackedDemonstrations([files[bag] for bag in bags], [bag.name for bag in bags])
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)  # the processes are the parallelism
 
 
 def _track_to_cache(

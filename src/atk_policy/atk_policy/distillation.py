@@ -21,8 +21,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,7 @@ from atk_policy.policies import DEFAULT_POLICY, check_policy, make_policy
 from atk_policy.policies.encoders import DEFAULT_ENCODER
 from atk_policy.policies.protocol import Noise, Policy, PolicyInput, Statistics, encode_action
 from atk_policy.stored_rows import RowWriter, StoredRows, writing
+from atk_policy.worker_processes import Tell, in_processes
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -58,6 +61,8 @@ STATISTICS_FRAMES = 32_768
 MEASURED_FRAMES = 8_192
 # The loss of a sampling policy is measured at the same noise every time, or its curve would tell of the draw.
 EVALUATION_SEED = 0
+# A process takes seconds to start: it pays for so many steps of members with gates.
+WORKER_STEPS = 1_500
 
 
 class _Config(BaseModel):
@@ -104,23 +109,53 @@ class StageConfig(_Config):
 
 
 class DistillationHistory(_Config):
-    """Curves of a stage, one entry per record."""
+    """Curves of a stage, one entry per record; means over the members."""
 
     step: list[int] = []
     train: list[float] = []
     held_out: list[float] = []
-    held_out_error: list[
-        float
-    ] = []  # mean |error| of the normalised action chunk, comparable between policy classes
+    # Mean |error| of the normalised action chunk, comparable between policy classes.
+    held_out_error: list[float] = []
     best_step: int | None = None  # of the weights that were kept, when those are the best
-    kept: list[float] = []  # E |m|_1, mean over members
-    price: list[float] = []  # of a point, mean over members
+    kept: list[float] = []  # E |m|_1
+    price: list[float] = []  # of a point
     retention: list[list[list[float]]] = []  # (records, members, C)
 
     def kept_record(self) -> tuple[float, float, float]:
         """(train, held-out, held-out action error) of the record whose weights were kept."""
         at = -1 if self.best_step is None else self.step.index(self.best_step)
         return self.train[at], self.held_out[at], self.held_out_error[at]
+
+
+class _Record(NamedTuple):
+    """What is known after a step, of each of some members; the last three are empty where there are no gates."""
+
+    step: int
+    train: list[float]
+    held_out: list[float]
+    held_out_error: list[float]
+    kept: list[float]
+    price: list[float]
+    retention: list[list[float]]
+
+
+def _beside(records: Sequence[_Record]) -> _Record:
+    """One record of the members of all `records`, which are of one step."""
+    columns = list(zip(*records, strict=True))[1:]
+    return _Record(records[0].step, *([value for values in column for value in values] for column in columns))
+
+
+def _history(records: Sequence[_Record], best_step: int | None) -> DistillationHistory:
+    def means(name: str) -> list[float]:
+        values = [getattr(record, name) for record in records]
+        return [sum(v) / len(v) for v in values if v]
+
+    return DistillationHistory(
+        step=[record.step for record in records],
+        **{name: means(name) for name in ("train", "held_out", "held_out_error", "kept", "price")},
+        retention=[record.retention for record in records if record.retention],
+        best_step=best_step,
+    )
 
 
 @dataclass(frozen=True)
@@ -288,6 +323,7 @@ def distill(
     masked: bool,
     seed: int,
     masks: Tensor | None = None,
+    workers: int = 1,
     report: Report = lambda fraction, detail: None,
     log: Log = lambda step, scalars: None,
     checkpoint: Path | None = None,
@@ -301,10 +337,12 @@ def distill(
         masks: (S, N) 0 or 1, the keypoints that each member has, `stage.folds` members in a row for each set; without
             them all have all. Members with masks are trained without their fold (see `fold_of`), so that they can be
             measured on it.
+        workers: processes among which members with gates are shared out, where that is worth starting them and no GPU takes
+            them all at once. What comes of them does not depend on how many there are.
         report: called now and then with (share done, one line); what it raises ends the training.
         log: called as often with (step, scalars by name), see training_log.py.
         checkpoint: file to continue from when it exists and to write now and then; a run that is
-            continued ends with the weights of an unbroken one.
+            continued ends with the weights of an unbroken one. Each of several processes has its own beside it.
         records: how many points the curves have.
 
     Raises:
@@ -314,8 +352,27 @@ def distill(
         raise ValueError(
             "with a mask only the last weights can be kept, after all steps: the error rises as points go"
         )
-    run = _Run(
+    shares = _shares(stage, workers) if masked else [range(stage.members)]
+    told: dict[int, dict[int, _Told]] = {}
+
+    def hear(number: int, message: _Told) -> None:
+        """When all shares have told of a step, it is known."""
+        here = told.setdefault(message.record.step, {})
+        here[number] = message
+        if len(here) < len(shares):
+            return
+        record = _beside([here[k].record for k in range(len(shares))])
+        known = _history([record], None)
+        kept = f", {known.kept[0]:.1f} points" if masked else ""
+        ends = ", no longer improves" if message.exhausted else ""
+        line = f"loss {known.train[0]:.3f}, held out {known.held_out[0]:.3f}{kept}{ends}"
+        report(record.step / stage.steps, line)
+        log(record.step, _scalars(known, stage))
+
+    train_members = partial(
+        _train_members,
         train,
+        held_out,
         template_uv_px,
         policy_config,
         augmentation_config,
@@ -323,28 +380,131 @@ def distill(
         masked=masked,
         masks=masks,
         seed=seed,
+        every=max(1, stage.steps // records),
     )
-    every = max(1, stage.steps // records)
+    if len(shares) == 1:
+        trained = [train_members(partial(hear, 0), members=shares[0], checkpoint=checkpoint)]
+    else:
+        files = share_files(checkpoint, len(shares))
+        calls = [
+            partial(train_members, members=share, checkpoint=file)
+            for share, file in zip(shares, files, strict=True)
+        ]
+        trained = in_processes(calls, hear)
+    retention = [share.retention for share in trained if share.retention is not None]
+    all_records = [_beside(same) for same in zip(*(share.records for share in trained), strict=True)]
+    return Distilled(
+        [policy for share in trained for policy in share.policies],
+        torch.cat(retention) if retention else None,
+        _history(all_records, trained[0].best_step),
+    )
+
+
+def share_files(checkpoint: Path | None, count: int) -> list[Path | None]:
+    """The checkpoints of `count` processes that share the work of one."""
+    if checkpoint is None:
+        return [None] * count
+    return [checkpoint.with_stem(f"{checkpoint.stem}-{k + 1}-of-{count}") for k in range(count)]
+
+
+def _shares(stage: StageConfig, workers: int) -> list[range]:
+    """The members that each process trains; at least two, whose arithmetic is that of many."""
+    count = min(workers, stage.members // 2, stage.members * stage.steps // WORKER_STEPS)
+    if count < 2 or training_device(stage.device).type != "cpu":
+        return [range(stage.members)]
+    ends = np.linspace(0, stage.members, count + 1).round().astype(int).tolist()
+    return [range(begin, end) for begin, end in pairwise(ends)]
+
+
+class _Told(NamedTuple):
+    """While training."""
+
+    record: _Record
+    exhausted: bool
+
+
+class _Trained(NamedTuple):
+    """Some of the members, in the end."""
+
+    policies: list[Policy]
+    retention: Tensor | None
+    records: list[_Record]
+    best_step: int | None
+
+
+def _train_members(
+    train: TrainingData,
+    held_out: TrainingData | None,
+    template_uv_px: npt.NDArray[np.float32],
+    policy_config: PolicyConfig,
+    augmentation_config: AugmentationConfig,
+    stage: StageConfig,
+    tell: Tell,
+    *,
+    members: range,
+    masked: bool,
+    masks: Tensor | None,
+    seed: int,
+    every: int,
+    checkpoint: Path | None,
+) -> _Trained:
+    """Train some of the members, telling of a record after `every` so many steps."""
+    run = _Run(
+        train,
+        template_uv_px,
+        policy_config,
+        augmentation_config,
+        stage,
+        members=members,
+        masked=masked,
+        masks=masks,
+        seed=seed,
+    )
     if checkpoint is not None and checkpoint.is_file():
         run.restore(checkpoint)
     while run.step < stage.steps and not run.best.exhausted:
         loss = run.advance()
         if run.step % every == 0 or run.step == stage.steps:
-            held_out_loss, held_out_error = float("nan"), float("nan")
-            if held_out is not None:
-                held_out_loss, held_out_error = run.evaluate(held_out), run.action_error(held_out)
-            run.record(loss, held_out_loss, held_out_error)
-            kept = f", {run.history.kept[-1]:.1f} points" if masked else ""
-            ends = ", no longer improves" if run.best.exhausted else ""
-            report(run.step / stage.steps, f"loss {loss:.3f}, held out {held_out_loss:.3f}{kept}{ends}")
-            log(run.step, run.scalars())
+            run.record(loss, held_out)
+            tell(_Told(run.records[-1], run.best.exhausted))
             if checkpoint is not None:
                 run.save(checkpoint)
-    return Distilled(run.policies(), None if run.gates is None else run.gates.retention().cpu(), run.history)
+    retention = None if run.gates is None else run.gates.retention().cpu()
+    return _Trained(run.policies(), retention, run.records, run.best_step)
+
+
+def _scalars(known: DistillationHistory, stage: StageConfig) -> dict[str, float]:
+    """The newest record, for a log."""
+    rate = stage.learning_rate * _pace(stage, known.step[-1] - 1)
+    scalars = {"loss/train": known.train[-1], "learning_rate": rate}
+    if not math.isnan(known.held_out[-1]):
+        scalars["loss/held_out"] = known.held_out[-1]
+        scalars["action_error/held_out"] = known.held_out_error[-1]
+    if known.kept:
+        scalars["expected_points"] = known.kept[-1]
+    return scalars
+
+
+def _pace(stage: StageConfig, step: int) -> float:
+    """Of the learning rate in the step after so many: cosine to a twentieth, after a short linear rise."""
+    rise = 0.03 * stage.steps
+    fall = 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * step / stage.steps))
+    return min(1.0, (step + 1) / rise) * fall
+
+
+class _Batch(NamedTuple):
+    """What one member sees and is to do; B samples."""
+
+    seen: PolicyInput
+    action: Tensor
+    noise: Noise | None
 
 
 class _Run:
-    """State of a training run: everything that a checkpoint holds."""
+    """State of a training run: everything that a checkpoint holds.
+
+    A member's weights, batches and failures are its own, by its number: so it trains as it does beside others, whoever they are.
+    """
 
     def __init__(
         self,
@@ -354,28 +514,29 @@ class _Run:
         augmentation_config: AugmentationConfig,
         stage: StageConfig,
         *,
+        members: range,
         masked: bool,
         masks: Tensor | None,
         seed: int,
     ) -> None:
         self._train, self._policy_config, self._stage = train, policy_config, stage
         self._augment = Augmentation(augmentation_config, template_uv_px)
-        self._generator = torch.Generator().manual_seed(seed)
         # What is random, and the frames, stay with the CPU, whose generator a checkpoint holds; the networks go to the device.
         self._device = training_device(stage.device)
         self._masks = None if masks is None else masks.to(self._device)
         # Members with other masks but the same fold differ in nothing else, neither weights nor batches nor failures:
         # so their errors differ by what the masks are worth, and not by luck.
-        self._different = stage.members if masks is None else stage.folds
-        self._policy_frames, self._gate_frames = _frames(
-            train, stage, seed, learnt=masked, given=masks is not None
-        )
+        different = stage.members if masks is None else stage.folds
+        frames = _frames(train, stage, seed, learnt=masked, given=masks is not None)
+        drawing = members if masks is None else range(different)
+        self._policy_frames, self._gate_frames = ([some[k] for k in drawing] for some in frames)
+        self._generators = [_generator(seed, k) for k in drawing]
         points, size = train.uv_px.shape[1], train.robot.shape[1]
         statistics = train.statistics(policy_config.horizon)
         self._members: list[Policy] = []
         with torch.random.fork_rng(devices=[]):
-            for number in range(stage.members):
-                if number % self._different == 0:
+            for number in range(members.stop):
+                if number % different == 0:
                     torch.manual_seed(seed)
                 member = make_policy(
                     policy_config.name,
@@ -386,16 +547,17 @@ class _Run:
                     encoder=policy_config.encoder,
                     **policy_config.sizes,
                 )
-                member.set_statistics(statistics)
-                self._members.append(member)
+                if number in members:
+                    member.set_statistics(statistics)
+                    self._members.append(member)
         parameters, buffers = stack_module_state(list[nn.Module](self._members))
         self._buffers = {k: v.to(self._device) for k, v in buffers.items()}
         self._parameters: dict[str, Tensor] = {
             k: nn.Parameter(v.detach().to(self._device)) for k, v in parameters.items()
         }
         self._ema = {k: v.detach().clone() for k, v in self._parameters.items()}
-        self.gates = make_gates(stage.gates, stage.members, points).to(self._device) if masked else None
-        self._penalty = Penalty(stage.penalty, stage.members)
+        self.gates = make_gates(stage.gates, len(members), points).to(self._device) if masked else None
+        self._penalty = Penalty(stage.penalty, len(members))
         self._penalty.state = self._penalty.state.to(self._device)
         groups: list[dict[str, Any]] = [
             {
@@ -407,15 +569,14 @@ class _Run:
         if self.gates is not None:
             groups.append({"params": [self.gates.phi], "lr": stage.gate_learning_rate, "weight_decay": 0.0})
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99))
-        self._peak_rates = [group["lr"] for group in groups]
-        self.history = DistillationHistory()
+        self.records: list[_Record] = []
         self.best = BestWeights(stage.patience)
         self.step = 0
 
     # -- training --------------------------------------------------------------------------------
 
-    def advance(self) -> float:
-        """One step of Adam on the objective at the top of this file; returns the mean -log pi."""
+    def advance(self) -> Tensor:
+        """One step of Adam on the objective at the top of this file; returns the -log pi of every member, (S,)."""
         stage, gates = self._stage, self.gates
         learns = gates is not None and self.step >= stage.warm_up * stage.steps
         together = learns and not stage.cross_fit
@@ -445,7 +606,7 @@ class _Run:
         with torch.no_grad():
             for name, value in self._parameters.items():
                 self._ema[name].lerp_(value, 1.0 - keep)
-        return float(loss.detach().mean())
+        return loss.detach()
 
     def _price(self) -> Tensor:
         """(S,) what a point costs now."""
@@ -465,27 +626,40 @@ class _Run:
 
         `open_share` of the samples see all points.
         """
-        config, generator = self._policy_config, self._generator
-        frames = frames[: self._different]
-        index = torch.stack([f[torch.randint(len(f), (batch,), generator=generator)] for f in frames])
-        seen = self._augment.observe(self._train, index, config.history, config.history_stride, generator)
-        action = self._train.chunks(index, config.horizon)
-        if self._masks is not None:
-            sets = len(self._masks) // len(frames)
-            action = action.repeat(sets, 1, 1, 1)
-            seen = PolicyInput(*(v.repeat(sets, *[1] * (v.dim() - 1)) for v in seen if v is not None))
-        action, seen = action.to(self._device), self._moved(seen)
+        drawn = [self._draw(f, batch, g) for f, g in zip(frames, self._generators, strict=True)]
+        # Members with masks that are given see what that of their fold sees, set by set.
+        sets = 1 if self._masks is None else len(self._masks) // len(frames)
+
+        def of_all(arrays: Iterable[Tensor]) -> Tensor:
+            stacked = torch.stack(list(arrays))
+            return stacked.repeat(sets, *[1] * (stacked.dim() - 1)).to(self._device)
+
+        seen = PolicyInput(
+            of_all(d.seen.uv_px for d in drawn),
+            of_all(d.seen.visible for d in drawn),
+            of_all(d.seen.robot for d in drawn),
+        )
+        action = of_all(d.action for d in drawn)
+        noises = [d.noise for d in drawn if d.noise is not None]
+        noise = Noise(of_all(n.chunk for n in noises), of_all(n.time for n in noises)) if noises else None
         if self.gates is not None:
-            drawn = self.gates.sample(batch, generator)
-            drawn = drawn if gates_learn else drawn.detach()
+            mask = self.gates.sample(batch, self._generators)
+            mask = mask if gates_learn else mask.detach()
             if open_share is None:  # who is to be compared with the full set must know it
                 open_share = 0.25 if self._penalty.compares and not gates_learn else 0.0
             full = round(open_share * batch)
-            seen = seen._replace(mask=torch.cat([torch.ones_like(drawn[:, :full]), drawn[:, full:]], dim=1))
+            seen = seen._replace(mask=torch.cat([torch.ones_like(mask[:, :full]), mask[:, full:]], dim=1))
         elif self._masks is not None:
             seen = seen._replace(mask=self._masks[:, None].expand(-1, batch, -1))
-        noise = self._noise((self._stage.members, batch), generator)
         return self._losses(parameters, seen, action, noise).mean(dim=1)
+
+    def _draw(self, frames: Tensor, batch: int, generator: torch.Generator) -> _Batch:
+        """A batch of one member out of its `frames`, with failures."""
+        config = self._policy_config
+        index = frames[torch.randint(len(frames), (batch,), generator=generator)]
+        seen = self._augment.observe(self._train, index, config.history, config.history_stride, generator)
+        action = self._train.chunks(index, config.horizon)
+        return _Batch(seen, action, self._noise((batch,), generator))
 
     def _noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Noise | None:
         """What a policy that samples needs for `shape` samples; nothing is drawn for the others."""
@@ -493,7 +667,7 @@ class _Run:
         if not skeleton.samples:
             return None
         chunk = torch.randn((*shape, skeleton.horizon, skeleton.joints + 1), generator=generator)
-        return Noise(chunk.to(self._device), torch.rand(shape, generator=generator).to(self._device))
+        return Noise(chunk, torch.rand(shape, generator=generator))
 
     def _moved(self, seen: PolicyInput) -> PolicyInput:
         """On the device."""
@@ -521,39 +695,35 @@ class _Run:
         return vmap(one)(parameters, self._buffers, *present, *arrays)
 
     def _set_learning_rates(self) -> None:
-        """Cosine to a twentieth, after a short linear rise."""
-        rise = 0.03 * self._stage.steps
-        done = self.step / self._stage.steps
-        factor = min(1.0, (self.step + 1) / rise) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * done)))
-        self._optimiser.param_groups[0]["lr"] = self._peak_rates[0] * factor
         # The mask keeps its pace: with a falling rate an undecided candidate would stay undecided.
+        pace = _pace(self._stage, self.step)
+        self._optimiser.param_groups[0]["lr"] = self._stage.learning_rate * pace
 
     # -- measuring -------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def evaluate(self, data: TrainingData) -> float:
-        """Mean -log pi of the running-mean weights on all frames (see MEASURED_FRAMES), without noise, under hard masks."""
+    def evaluate(self, data: TrainingData) -> Tensor:
+        """(S,) -log pi of the running-mean weights on all frames (see MEASURED_FRAMES), without noise, under hard masks."""
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
-        total = 0.0
+        total = torch.zeros(len(self._members))
         for seen, action in self._measured(data):
-            noise = self._noise((1, action.shape[1]), generator)
+            noise = self._noise((action.shape[1],), generator)
             if noise is not None:
-                noise = Noise(*(value.expand(self._stage.members, *value.shape[1:]) for value in noise))
-            total += float(self._losses(self._ema, seen, action, noise).mean(0).sum())
+                noise = Noise(*(v.to(self._device).expand(len(self._members), *v.shape) for v in noise))
+            total += self._losses(self._ema, seen, action, noise).sum(1).cpu()
         return total / len(data.every(MEASURED_FRAMES))
 
     @torch.no_grad()
-    def action_error(self, data: TrainingData) -> float:
-        """Mean |error| of the normalised chunk that is acted, by the same weights on the same frames."""
-        total = 0.0
+    def action_error(self, data: TrainingData) -> Tensor:
+        """(S,) |error| of the normalised chunk that is acted, by the same weights on the same frames."""
+        total = torch.zeros(len(self._members))
         for seen, action in self._measured(data):
-            error = self._each(_ActionError(self._members[0]), self._ema, seen, action)
-            total += float(error.mean(0).sum())
+            total += self._each(_ActionError(self._members[0]), self._ema, seen, action).sum(1).cpu()
         return total / len(data.every(MEASURED_FRAMES))
 
     def _measured(self, data: TrainingData) -> Iterator[tuple[PolicyInput, Tensor]]:
         """Frames and their chunks, the same for every member, under hard masks."""
-        config, members = self._policy_config, self._stage.members
+        config, members = self._policy_config, len(self._members)
         for index in torch.split(data.every(MEASURED_FRAMES), 1024):
             seen = self._moved(data.seen(index, config.history, config.history_stride))
             action = data.chunks(index, config.horizon).to(self._device)
@@ -563,33 +733,27 @@ class _Run:
                 wide = wide._replace(mask=masks[:, None].expand(-1, len(index), -1))
             yield wide, action.expand(members, *action.shape)
 
-    def record(self, train: float, held_out: float, held_out_error: float) -> None:
-        """Append to the curves."""
-        history = self.history
-        history.step.append(self.step)
-        history.train.append(train)
-        history.held_out.append(held_out)
-        history.held_out_error.append(held_out_error)
+    def record(self, loss: Tensor, held_out: TrainingData | None) -> None:
+        """Append to the curves; `loss` (S,) is that of the last step."""
+        unknown = torch.full((len(self._members),), math.nan)
+        held_out_loss = unknown if held_out is None else self.evaluate(held_out)
+        error = unknown if held_out is None else self.action_error(held_out)
+        record = _Record(self.step, loss.tolist(), held_out_loss.tolist(), error.tolist(), [], [], [])
         if self.gates is not None:
             retention = self.gates.retention()
-            history.kept.append(float(retention.sum(1).mean()))
-            history.price.append(float(self._price().mean()))
-            history.retention.append([[round(r, 3) for r in member] for member in retention.tolist()])
+            record = record._replace(
+                kept=retention.sum(1).tolist(),
+                price=self._price().tolist(),
+                retention=[[round(r, 3) for r in member] for member in retention.tolist()],
+            )
+        self.records.append(record)
         if self._stage.keep == "best" or self._stage.patience:
-            self.best.consider(self.step, held_out_error, self._ema)
-            if self._stage.keep == "best":
-                self.history = history.model_copy(update={"best_step": self.best.step})
+            self.best.consider(self.step, float(error.mean()), self._ema)
 
-    def scalars(self) -> dict[str, float]:
-        """The newest record, for a log."""
-        history = self.history
-        scalars = {"loss/train": history.train[-1], "learning_rate": self._optimiser.param_groups[0]["lr"]}
-        if not math.isnan(history.held_out[-1]):
-            scalars["loss/held_out"] = history.held_out[-1]
-            scalars["action_error/held_out"] = history.held_out_error[-1]
-        if history.kept:
-            scalars["expected_points"] = history.kept[-1]
-        return scalars
+    @property
+    def best_step(self) -> int | None:
+        """Of the weights that are kept, when those are the best."""
+        return self.best.step if self._stage.keep == "best" else None
 
     def policies(self) -> list[Policy]:
         """Every member with its running-mean weights, the last or the best."""
@@ -605,13 +769,17 @@ class _Run:
         """Write everything that the rest of the run depends on."""
         tensors = {f"parameter.{k}": v.detach() for k, v in self._parameters.items()}
         tensors |= {f"ema.{k}": v for k, v in self._ema.items()}
-        tensors["generator"] = self._generator.get_state()
+        tensors |= {f"generator.{k}": g.get_state() for k, g in enumerate(self._generators)}
         if self.gates is not None:
             tensors |= {"phi": self.gates.phi.detach(), "price": self._penalty.state}
         for number, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{k}": v for k, v in state.items()}
         tensors |= self.best.tensors()
-        facts = {"step": self.step, "history": self.history.model_dump(), "best": self.best.facts()}
+        facts = {
+            "step": self.step,
+            "records": [record._asdict() for record in self.records],
+            "best": self.best.facts(),
+        }
         save_checkpoint(path, tensors, facts)
 
     def restore(self, path: Path) -> None:
@@ -624,7 +792,8 @@ class _Run:
             if self.gates is not None:
                 self.gates.phi.copy_(tensors["phi"])
                 self._penalty.state = tensors["price"].to(self._device)
-        self._generator.set_state(tensors["generator"])
+        for k, generator in enumerate(self._generators):
+            generator.set_state(tensors[f"generator.{k}"])
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimiser."):
@@ -632,8 +801,14 @@ class _Run:
                 state.setdefault(int(number), {})[key] = value
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
         self.step = int(facts["step"])
-        self.history = DistillationHistory.model_validate(facts["history"])
+        self.records = [_Record(**record) for record in facts["records"]]
         self.best.restore(tensors, facts["best"])
+
+
+def _generator(seed: int, member: int) -> torch.Generator:
+    """The random numbers of one member, whoever else is trained."""
+    (state,) = np.random.SeedSequence((seed, member)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 def training_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@
         -> the parts that survive in most members at most prices, as far as they do not raise the error
         -> and one that stays in sight, where all of those go out of it and it does not raise the error either
 
-`published` is method.md: one Bernoulli mask, one fixed alpha, and what it rather keeps than drops.
+`published` is method.md: one Bernoulli mask, one fixed alpha, and what it rather keeps than drops, however many points.
 `all` chooses nothing: every trackable candidate is kept, for points that a person named, and to compare with.
 """
 
@@ -72,6 +72,7 @@ class ChoiceConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     objective: Literal["automatic", "published", "all"] = "automatic"
+    # All else is of the automatic choice, but for `measure`.
     keypoints_min: Count = 4  # a transfer needs three points to be believed
     keypoints_max: Count = 12
     # Points on each part that matters. One is enough to predict an action, and too few to survive a hand in front
@@ -83,10 +84,7 @@ class ChoiceConfig(BaseModel):
     tolerance: Annotated[float, Field(ge=0.0)] = (
         0.05  # of the best held-out error, that the set's may be above it
     )
-    merge: bool = True  # automatic: the points of a rigid part stand for each other; False: each is a part
-    merge_px: Annotated[float, Field(ge=0.0)] = (
-        6.0  # published: two points closer than this see the same patch
-    )
+    merge: bool = True  # the points of a rigid part stand for each other; False: each is a part
     measure: StageConfig = StageConfig(
         steps=1000, batch=128, members=1, folds=4, learning_rate=2e-3
     )  # per set and fold
@@ -109,7 +107,8 @@ class Choice:
         point_removal, part_removal: by how much the mean error rises, as a share, when a kept point, or all points of
             a part, are taken away and the policy is trained anew; by index of the point, number of the part; NaN where
             that was not measured.
-        agreement: mean over the sets that each round of folds would have chosen alone, at the same number of parts.
+        agreement: mean over the sets that each round of folds would have chosen alone, at the same number of parts; NaN where
+            there are no two rounds.
         history: of the gates' training; empty where none were trained.
     """
 
@@ -153,7 +152,7 @@ def choose_keypoints(
         train, held_out: frames with those candidates. What is held out here is seen by nothing that chooses.
         template_uv_px: (C, 2). trackability: (C,) in [0, 1]. diagonal_px: of the image.
         stage: of the gates.
-        workers: processes that measure sets, see `errors_of_sets`.
+        workers: processes that train gates and measure sets, see `distill` and `errors_of_sets`.
         start: called with "select" and "measure" as they begin.
         checkpoints: folder of the files from which an interrupted choice continues.
     """
@@ -194,6 +193,7 @@ def choose_keypoints(
         stage,
         masked=True,
         seed=seed,
+        workers=workers,
         report=report,
         log=log,
         checkpoint=file("select"),
@@ -202,7 +202,7 @@ def choose_keypoints(
     labels = parts if config.merge else np.arange(len(parts))
     if config.objective == "published":
         retention = outcome.retention.double().mean(0).numpy()
-        path = [hard_set(retention, template_uv_px, config)]
+        path = [published_set(retention)]
         part_retention, rounds = survival(retention[None, None], labels[:, None] == labels[None]), []
     else:
         # Records before the gates learn are the same for all.
@@ -223,8 +223,10 @@ def choose_keypoints(
     stable = np.array([bool((part_retention[points] >= config.stable_min).all()) for points in path])
     at = knee(mean, stable, limit)
     alone = [sets[min(at, len(sets) - 1)] for sets in rounds]
-    agreement = mean_agreement(
-        [template_uv_px[s] for s in alone], diagonal_px, [labels[s].tolist() for s in alone]
+    agreement = (
+        mean_agreement([template_uv_px[s] for s in alone], diagonal_px, [labels[s].tolist() for s in alone])
+        if len(alone) > 1
+        else float("nan")
     )
 
     kept = path[at]
@@ -240,10 +242,12 @@ def choose_keypoints(
                 break
             kept = more
 
-    # What each part and each point is worth: the error without it.
+    # What each part and each point is worth: the error without it. Of a hundred published points that would take hours.
     removals: list[tuple[str, int, list[int]]] = [("", 0, kept)]
-    removals += [("part", p, [i for i in kept if labels[i] != p]) for p in sorted(set(labels[kept].tolist()))]
-    removals += [("point", i, [j for j in kept if j != i]) for i in kept]
+    if len(kept_parts := sorted(set(labels[kept].tolist()))) <= config.keypoints_max:
+        removals += [("part", p, [i for i in kept if labels[i] != p]) for p in kept_parts]
+    if len(kept) <= config.keypoints_max:
+        removals += [("point", i, [j for j in kept if j != i]) for i in kept]
     removals = [r for r in removals if r[2]]  # nothing is trained on no point at all
     measured = errors([r[2] for r in removals], "removal", 0.55, 1.0)
     rise = {
@@ -262,7 +266,7 @@ def choose_keypoints(
         at,
         measured[0],
         {i: rise.get(("point", i), float("nan")) for i in kept},
-        {int(p): rise.get(("part", int(p)), float("nan")) for p in set(labels[kept])},
+        {p: rise.get(("part", p), float("nan")) for p in kept_parts},
         agreement,
         outcome.history,
     )
@@ -313,13 +317,7 @@ def _path(
     return enough or path[-1:], points, whole
 
 
-def hard_set(retention: Floats, uv_px: npt.NDArray[np.float32], config: ChoiceConfig) -> list[int]:
-    """As published: what the mask rather keeps than not, best first, of two points within `merge_px` the better one."""
-    kept: list[int] = []
-    for index in np.argsort(-retention, kind="stable"):
-        wanted = retention[index] > 0.5 or len(kept) < config.keypoints_min
-        if not wanted or len(kept) >= config.keypoints_max:
-            break
-        if not (np.hypot(*(uv_px[kept] - uv_px[index]).T) < config.merge_px).any():
-            kept.append(int(index))
-    return kept
+def published_set(retention: Floats) -> list[int]:
+    """As published, best first: what the mask, (C,) probabilities, rather keeps than not; one point at least."""
+    ranked = np.argsort(-retention, kind="stable")
+    return [int(index) for index in ranked[: max(1, int((retention > 0.5).sum()))]]

@@ -106,7 +106,8 @@ def metrics(result: SelectionResult) -> dict[str, Any]:
         "keypoints_candidates": len(result.keep),
         "keypoints_trackable": int(result.trackable.sum()),
         "objective": result.config.choice.objective,
-        "agreement": _finite(choice.agreement),
+        # Of this run's own rounds of folds; independent runs are compared by bench_selection.
+        "agreement_of_rounds": _finite(choice.agreement),
         "held_out_error": _finite(float(choice.error.mean())),
         "held_out_error_full": _finite(float(choice.full_errors.mean())),
         "held_out_error_limit": _finite(choice.limit),
@@ -256,10 +257,16 @@ def _path(result: SelectionResult) -> Figure:
     path.grid(alpha=0.3)
     path.legend(fontsize=8)
     ids = result.candidates.ids[result.keep]
-    names = [f"part {part}" for part in choice.part_removal] + [f"point {i}" for i in ids]
-    rise = [*choice.part_removal.values(), *(choice.point_removal[int(i)] for i in result.kept)]
-    colours = ["#444444"] * len(choice.part_removal) + keypoint_colours(len(ids))
-    bars = removal.barh(names, [100.0 * r for r in rise], color=colours)
+    colours = keypoint_colours(len(ids))
+    worth = [(f"part {part}", rise, "#444444") for part, rise in choice.part_removal.items()]
+    worth += [
+        (f"point {i}", choice.point_removal[int(k)], c)
+        for i, k, c in zip(ids, result.kept, colours, strict=True)
+    ]
+    worth = [entry for entry in worth if np.isfinite(entry[1])]  # of very many points none was measured
+    bars = removal.barh(
+        [name for name, _, _ in worth], [100.0 * rise for _, rise, _ in worth], color=[c for _, _, c in worth]
+    )
     removal.bar_label(bars, fmt="%+.1f", padding=3)
     removal.axvline(0.0, color="black", lw=0.8)
     removal.margins(x=0.15)
@@ -393,10 +400,18 @@ def _page(pictures: dict[str, str], summary: dict[str, Any]) -> str:
         f"{summary['demonstrations']} demonstrations with {summary['frames']} frames, "
         f"{sum(summary['seconds'].values()):.0f} s, peak memory {summary['peak_rss_mb']} MiB"
     )
+    agreement = summary["agreement_of_rounds"]
+    stable = (
+        ""
+        if agreement is None
+        else f"<p>Agreement of the rounds of folds: {agreement:.2f}. Each round of this run split the demonstrations anew and would "
+        "have chosen a set alone; this is the share of their points that have a partner on the same rigid part within 3% of the "
+        "image's diagonal (1: the same set). Independent runs, with other candidates, are compared by bench_selection.</p>"
+    )
     rows = "".join(
         f"<tr><td>{p['id']}</td><td>{html.escape(p['camera'])}</td><td>{p['uv_px'][0]:.0f}, {p['uv_px'][1]:.0f}</td><td>{p['part']}</td>"
         f"<td>{p['retention']:.2f}</td><td>{p['part_retention']:.2f}</td><td>{_percent(p['error_without'])}</td>"
-        f"<td>{p['visible']:.0%}</td><td>{p['transferred']:.0%}</td><td>{p['confidence']:.2f}</td></tr>"
+        f"<td>{p['transferred']:.0%}</td><td>{p['visible']:.0%}</td><td>{p['visible_alone']:.0%}</td><td>{p['confidence']:.2f}</td></tr>"
         for p in summary["keypoints"]
     )
     figures = "".join(
@@ -409,6 +424,9 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1250
 img {{ max-width: 100% }} figure {{ margin: 2rem 0 }} figcaption {{ font-weight: 600; margin-bottom: .4rem }}
 table {{ border-collapse: collapse }} td, th {{ padding: .15rem .9rem; text-align: right; border-bottom: 1px solid #ddd }}
 </style></head><body><h1>Keypoint selection</h1><p>{html.escape(facts)}</p>
-<table><tr><th>id</th><th>camera</th><th>u, v [px]</th><th>rigid part</th><th>retention</th><th>of its part</th><th>error without it</th><th>visible</th><th>found at start</th><th>confidence</th></tr>{rows}</table>
+<table><tr><th>id</th><th>camera</th><th>u, v [px]</th><th>rigid part</th><th>retention</th><th>of its part</th><th>error without it</th><th>found at start</th><th>visible among all</th><th>visible alone</th><th>confidence</th></tr>{rows}</table>
+{stable}<p>Retention: share of the penalty's path that the point, or a near-duplicate, survives, mean over members; of its part: that any of
+its points does. Error without it: rise of the held-out error when the policy is trained anew without the point. Visible: share of all
+frames, where the point was tracked among all candidates, and where the kept points were tracked alone, as on the robot.</p>
 {figures}<p>All figures: <a href="metrics.json">metrics.json</a></p></body></html>
 """

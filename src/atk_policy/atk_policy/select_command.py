@@ -19,6 +19,7 @@ from atk_policy.demonstrations import DemonstrationError, find_bags
 from atk_policy.run_folder import REPORT_FOLDER
 from atk_policy.selection import STAGES, SelectionConfig, SelectionError, select_keypoints
 from atk_policy.training_log import TrainingLogError
+from atk_policy.worker_processes import WorkerError
 
 USER_ERRORS = (
     BackendError,
@@ -31,6 +32,7 @@ USER_ERRORS = (
     SelectionError,
     TrainingLogError,
     ViewpointError,
+    WorkerError,
 )
 
 DESCRIPTION = """\
@@ -80,7 +82,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="settings (YAML) that differ from the defaults")
     parser.add_argument("--name", help="name of the keypoint set (default: the output folder's name)")
     parser.add_argument(
-        "--workers", type=int, default=2, help="processes that track and measure (default: %(default)s)"
+        "--workers",
+        type=int,
+        default=2,
+        help="processes that track, train and measure (default: %(default)s)",
     )
     parser.add_argument(
         "--restart", action="store_true", help="train anew instead of continuing (tracks stay cached)"

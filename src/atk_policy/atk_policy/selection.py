@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,6 +53,7 @@ from atk_policy.distillation import (
     distill,
 )
 from atk_policy.keypoint_choice import AUTOMATIC, PUBLISHED, Choice, ChoiceConfig, choose_keypoints
+from atk_policy.memory_meter import MemoryMeter
 from atk_policy.policies import DEFAULT_POLICY, make_policy
 from atk_policy.report import write_report
 from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder, SeenSet, check_execution_horizon
@@ -61,6 +61,11 @@ from atk_policy.stored_rows import discard
 from atk_policy.training_log import LogConfig, TrainingLog, check_log
 
 Progress = Callable[[str, float, str], None]
+# Gives the demonstrations of some bags with the points of a set per camera; told how far it is, see `select_keypoints`.
+Track = Callable[
+    [Sequence[Path], Sequence[KeypointSet], RobotDescription, Callable[[float, str], None]],
+    Sequence[Demonstration],
+]
 # More than so many tracked points, frames times candidates, are drawn from disk instead of memory (12 bytes each).
 IN_MEMORY_POINTS = 20_000_000
 STAGES = ("read", "track", "select", "measure", "retrack", "refit", "report")
@@ -189,7 +194,7 @@ class SelectionResult:
     refit_history: DistillationHistory
     held_out_joint_error_rad: npt.NDArray[np.float64]
     seconds: dict[str, float] = field(default_factory=dict)
-    peak_rss_mb: float = 0.0
+    peak_rss_mb: float = 0.0  # of all processes together, at most (memory_meter.py)
     cameras: Sequence[KeypointSet] = ()  # the candidates of each; in `candidates` they stand side by side
 
     @property
@@ -207,6 +212,7 @@ def select_keypoints(
     resume: bool = True,
     workers: int = 2,
     tracks: Path | None = None,
+    track: Track | None = None,
     progress: Progress = lambda stage, fraction, detail: None,
 ) -> RunFolder:
     """Choose the keypoints of a task, train its policy, and write the run folder.
@@ -218,8 +224,9 @@ def select_keypoints(
         robot: the robot that the demonstrations were recorded on.
         resume: continue from `.select`; False begins training anew (tracks stay cached: they
             depend on nothing but bags, candidates and tracker).
-        workers: processes that track, and that measure sets.
+        workers: processes that track, train gates and measure sets.
         tracks: folder of the track cache, for several selections from the same demonstrations.
+        track: who tracks, where that is not what the robot will: a simulator that knows. None: matcher and tracker of `config`.
         progress: called with (stage, share done, one line); what it raises ends the selection.
 
     Raises:
@@ -231,83 +238,95 @@ def select_keypoints(
     check_log(config.log)
     _check_packages(config.policy)
     clock = Stopwatch(progress)
-    torch.manual_seed(config.seed)
-    # These networks are small: handing their work to other threads costs more than it saves (5 times, measured).
-    torch.set_num_threads(1)
+    with MemoryMeter() as memory:
+        torch.manual_seed(config.seed)
+        # These networks are small: handing their work to other threads costs more than it saves (5 times, measured).
+        torch.set_num_threads(1)
 
-    if config.candidates.uv_px and len(robot.cameras) > 1:
-        raise SelectionError(
-            f"candidates.uv_px are points of one camera, but robot '{robot.name}' has {len(robot.cameras)}: "
-            "describe it with one, or let candidates be sampled"
+        if config.candidates.uv_px and len(robot.cameras) > 1:
+            raise SelectionError(
+                f"candidates.uv_px are points of one camera, but robot '{robot.name}' has {len(robot.cameras)}: "
+                "describe it with one, or let candidates be sampled"
+            )
+
+        clock.start("read")
+        bags = find_bags(demonstrations)
+        proposed = numbered(
+            [propose_candidates(bags, robot.seen_by(c.name), config, clock.report) for c in robot.cameras]
         )
+        candidates = side_by_side(proposed)
 
-    clock.start("read")
-    bags = find_bags(demonstrations)
-    proposed = numbered(
-        [propose_candidates(bags, robot.seen_by(c.name), config, clock.report) for c in robot.cameras]
-    )
-    candidates = side_by_side(proposed)
+        clock.start("track")
+        tracking = Tracking(config.matcher, config.tracker, config.viewpoint)
+        work = output / WORK_FOLDER
 
-    clock.start("track")
-    tracking = Tracking(config.matcher, config.tracker, config.viewpoint)
-    work = output / WORK_FOLDER
-    tracked = track_demonstrations(
-        bags, proposed, robot, tracking, tracks or work / "tracks", workers=workers, report=clock.report
-    )
-    chosen = {
-        "candidates": len(candidates),
-        "strategy": config.candidates.strategy,
-        "seed": config.seed,
-        "objective": config.choice.objective,
-        "demonstrations": len(bags),
-    }
+        def as_on_the_robot(
+            bags: Sequence[Path],
+            sets: Sequence[KeypointSet],
+            seen_by: RobotDescription,
+            report: Callable[[float, str], None],
+        ) -> Sequence[Demonstration]:
+            cache = tracks or work / "tracks"
+            return track_demonstrations(bags, sets, seen_by, tracking, cache, workers=workers, report=report)
 
-    def sets_of(found: ChosenSet) -> list[KeypointSet]:
-        return kept_of_each(proposed, candidates.ids[found.keep], found.retention_by_id(candidates), chosen)
+        track = track or as_on_the_robot
+        tracked = track(bags, proposed, robot, clock.report)
+        chosen = {
+            "candidates": len(candidates),
+            "strategy": config.candidates.strategy,
+            "seed": config.seed,
+            "objective": config.choice.objective,
+            "demonstrations": len(bags),
+        }
 
-    def retrack(found: ChosenSet) -> Sequence[Demonstration]:
-        sets = sets_of(found)
-        seen_by = robot.seen_by(*(points.camera_name for points in sets))
-        cache = tracks or work / "tracks"
-        return track_demonstrations(
-            bags, sets, seen_by, tracking, cache, workers=workers, report=clock.report
+        def sets_of(found: ChosenSet) -> list[KeypointSet]:
+            return kept_of_each(
+                proposed, candidates.ids[found.keep], found.retention_by_id(candidates), chosen
+            )
+
+        def retrack(found: ChosenSet) -> Sequence[Demonstration]:
+            sets = sets_of(found)
+            return track(bags, sets, robot.seen_by(*(s.camera_name for s in sets)), clock.report)
+
+        result = choose(
+            tracked, candidates, config, work, retrack=retrack, resume=resume, workers=workers, clock=clock
         )
-
-    result = choose(
-        tracked, candidates, config, work, retrack=retrack, resume=resume, workers=workers, clock=clock
-    )
-    result.selection.seconds, result.selection.cameras = clock.seconds, proposed
-    first, *more = sets_of(result.found)
-    run = RunFolder(
-        output,
-        first,
-        result.policy,
-        PolicyFile(
-            policy=config.policy.name,
-            encoder=config.policy.encoder,
-            sizes=result.policy.sizes,
-            **SeenSet.of(first).model_dump(),
-            more_cameras=[SeenSet.of(points) for points in more],
-            horizon=config.policy.horizon,
-            history=config.policy.history,
-            history_stride=config.policy.history_stride,
-            ensemble_decay=config.ensemble_decay,
-            execution_horizon=config.execution_horizon,
-            control_rate_hz=robot.control_rate_hz,
-            joint_names=list(robot.joints.names),
-            matcher=config.matcher,
-            tracker=config.tracker,
-            trained={"demonstrations": len(bags), "seed": config.seed, "held_out_loss": result.held_out_loss},
-        ),
-        robot.seen_by(*(points.camera_name for points in (first, *more))),
-        tuple(more),
-    )
-    clock.start("report")
-    run.save()
-    result.selection.peak_rss_mb = peak_rss_mb()
-    write_report(result.selection, output / REPORT_FOLDER)
-    clock.report(1.0, str(output))
-    return run
+        result.selection.seconds, result.selection.cameras = clock.seconds, proposed
+        first, *more = sets_of(result.found)
+        run = RunFolder(
+            output,
+            first,
+            result.policy,
+            PolicyFile(
+                policy=config.policy.name,
+                encoder=config.policy.encoder,
+                sizes=result.policy.sizes,
+                **SeenSet.of(first).model_dump(),
+                more_cameras=[SeenSet.of(points) for points in more],
+                horizon=config.policy.horizon,
+                history=config.policy.history,
+                history_stride=config.policy.history_stride,
+                ensemble_decay=config.ensemble_decay,
+                execution_horizon=config.execution_horizon,
+                control_rate_hz=robot.control_rate_hz,
+                joint_names=list(robot.joints.names),
+                matcher=config.matcher,
+                tracker=config.tracker,
+                trained={
+                    "demonstrations": len(bags),
+                    "seed": config.seed,
+                    "held_out_loss": result.held_out_loss,
+                },
+            ),
+            robot.seen_by(*(points.camera_name for points in (first, *more))),
+            tuple(more),
+        )
+        clock.start("report")
+        run.save()
+        result.selection.peak_rss_mb = memory.peak_mb
+        write_report(result.selection, output / REPORT_FOLDER)
+        clock.report(1.0, str(output))
+        return run
 
 
 # ------------------------------------------------------------------------------------------ candidates
@@ -473,7 +492,7 @@ def choose_set(
     """The keypoint set of tracked demonstrations, without the policy on it; see `choose_keypoints`.
 
     Args:
-        workers: processes that measure sets.
+        workers: processes that train gates and measure sets.
         checkpoints: folder of the files from which an interrupted choice continues, and for tracks that are too many for
             memory; without it they are in memory, however many.
 
@@ -645,12 +664,6 @@ def _check_packages(config: PolicyConfig) -> None:
         )
     except ValueError as error:
         raise SelectionError(str(error)) from error
-
-
-def peak_rss_mb() -> float:
-    """Largest memory of this process or of one of its ended children [MiB] (Linux counts KiB)."""
-    users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(user).ru_maxrss for user in users) / 1024
 
 
 class Stopwatch:

@@ -63,26 +63,49 @@ class StagedSets:
     """What staged sets are worth beside one set for the whole task.
 
     Attributes:
-        one, fewer, more: held-out error of one set; of it without the parts that a stage can do without; with the part, from
-            outside, that helps a stage most.
-        in_use: mean number of points that count in a frame: of the one set, of the fewer, of the more.
-        dropped: (stage, part) that were taken out. added: the one that was put in, or None.
+        one, fewer, more, gated: held-out error of one set; of it without the parts that a stage can do without; with the part,
+            from outside, that helps a stage most; of what gates chose among the copies of all candidates.
+        in_use: mean number of points that count in a frame, of each of the four and of the smaller one.
+        dropped: (stage, part) that were taken out. added: the one that was put in, or None. kept: those that the gates kept.
         smaller: error of the whole-task set of as few parts as `fewer` has in the mean, or NaN.
     """
 
     one: float
     fewer: float
     more: float
-    in_use: tuple[float, float, float]
+    gated: float
+    in_use: tuple[float, float, float, float, float]
     dropped: list[tuple[int, int]]
     added: tuple[int, int] | None
+    kept: list[tuple[int, int]]
     smaller: float
+
+    def rows(self) -> list[dict[str, object]]:
+        """A table: how the sets were found, which parts differ by stage, their error, and points in use."""
+
+        def named(parts: Sequence[tuple[int, int]]) -> str:
+            return ", ".join(f"{part} in {stage}" for stage, part in parts)
+
+        whole, fewer, more, gated, smaller = self.in_use
+        found = [
+            ("one set", "", self.one, whole),
+            ("parts taken from stages", named(self.dropped), self.fewer, fewer),
+            ("a part added to a stage", named([self.added] if self.added else []), self.more, more),
+            ("gates over the copies", named(self.kept), self.gated, gated),
+            ("one set of fewer parts", "", self.smaller, smaller),
+        ]
+        return [
+            {"sets": name, "parts": parts, "held_out_error": round(error, 4), "points_in_use": round(use, 1)}
+            for name, parts, error, use in found
+            if not np.isnan(error)
+        ]
 
 
 def compare_stages(
     data: TrainingData,
     path: Sequence[Set],
     taken: int,
+    gated: Set,
     parts: npt.NDArray[np.int64],
     stage: npt.NDArray[np.int64],
     tolerance: float,
@@ -93,6 +116,7 @@ def compare_stages(
     Args:
         data: frames with C candidates.
         path: sets of the first 1, 2, 3, ... parts (keypoint_choice.py), `taken` of which was chosen.
+        gated: copies that were chosen among the copies of all candidates.
         parts: (C,) number of each candidate's part. stage: (M,) of each frame.
         tolerance: a part may go from a stage if the error stays within this share of the one set's.
         errors: held-out errors of sets of copies, as `errors_of_sets` gives them, (G, F).
@@ -114,17 +138,17 @@ def compare_stages(
     without = [(k, part) for k in range(count) for part in kept]
     beside = [(k, group) for k in range(count) for group in further]
     whole = spread(one)
-    tried = [whole]
+    tried = [whole, gated]
     tried += [
         [c for c in whole if not (c // points == k and parts[c % points] == part)] for k, part in without
     ]
     tried += [whole + spread(group, [k]) for k, group in beside]
-    found = errors(copies, [s or whole for s in tried]).mean(axis=1)
-    base, alone, added = found[0], found[1 : 1 + len(without)], found[1 + len(without) :]
+    base, gated_error, *others = errors(copies, [s or whole for s in tried]).mean(axis=1).tolist()
+    alone, added = np.array(others[: len(without)]), np.array(others[len(without) :])
 
     # The least harmful ones first, as long as all that went so far together stay within the tolerance.
     dropped: list[tuple[int, int]] = []
-    fewer, fewer_error = whole, float(base)
+    fewer, fewer_error = whole, base
     for at in np.argsort(alone):
         if alone[at] > (1 + tolerance) * base:
             break
@@ -136,18 +160,21 @@ def compare_stages(
         if error <= (1 + tolerance) * base:
             dropped.append((k, part))
             fewer, fewer_error = smaller, error
-    more, more_error, best = whole, float(base), None
+    more, more_error, best = whole, base, None
     if len(added) and added.min() < base:
         k, group = beside[int(np.argmin(added))]
         more, more_error, best = whole + spread(group, [k]), float(added.min()), (k, int(parts[group[0]]))
     same_size = [s for s in path[:taken] if len(s) <= round(in_use(fewer))]
-    smaller_error = float(errors(copies, [spread(same_size[-1])]).mean()) if same_size else float("nan")
+    small = spread(same_size[-1]) if same_size else []
+    small_error = float(errors(copies, [small]).mean()) if small else float("nan")
     return StagedSets(
-        float(base),
+        base,
         fewer_error,
         more_error,
-        (in_use(whole), in_use(fewer), in_use(more)),
+        gated_error,
+        (in_use(whole), in_use(fewer), in_use(more), in_use(gated), in_use(small)),
         dropped,
         best,
-        smaller_error,
+        sorted({(c // points, int(parts[c % points])) for c in gated}),
+        small_error,
     )

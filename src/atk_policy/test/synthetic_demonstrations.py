@@ -1,7 +1,7 @@
 """Demonstrations without images: keypoint tracks of scenes in which it is known which objects matter.
 
 `make_demonstrations`: two do, the object and the target. `make_press_demonstrations`: one does, the panel.
-In both a distractor stands somewhere else each time, most points lie on a table that never moves, and some
+`make_long_demonstrations`: two do, each in a stage of its own. In all of them a distractor stands somewhere else each time, most points lie on a table that never moves, and some
 cannot be tracked.
 """
 
@@ -113,6 +113,59 @@ def make_press_demonstrations(
         uv[:, kind == OBJECT] += at - panel_px
         uv[:, kind == DISTRACTOR] += rng.uniform(-100, 100, 2)
         demonstrations.append(_seen(f"press_{number:04d}", uv, kind, robot, action, rng))
+    return demonstrations, kind, template.astype(np.float32)
+
+
+def make_long_demonstrations(
+    count: int, candidates: int, *, steps: int = 48, seed: int = 0
+) -> tuple[list[Demonstration], np.ndarray, np.ndarray]:
+    """Two tasks in one: close on the object, and then, with the gripper closed, go to the target.
+
+    What is not of the stage misleads: until the gripper closes something covers the target, and then the object, and the tracker
+    holds on to that, in one piece and sure of itself.
+
+    Returns:
+        As `make_demonstrations`.
+    """
+    rng = np.random.default_rng(seed)
+    kind = rng.choice([OBJECT, TARGET, STATIC, DISTRACTOR], candidates, p=[0.2, 0.2, 0.4, 0.2])
+    kind[:12] = np.repeat([OBJECT, TARGET, DISTRACTOR], 4)
+    template = rng.uniform([30, 30], [610, 450], (candidates, 2))
+    middles_px = {OBJECT: [200.0, 250.0], TARGET: [420.0, 300.0], DISTRACTOR: [120.0, 380.0]}
+    for body, middle_px in middles_px.items():
+        template[kind == body] = middle_px + rng.uniform(-25, 25, ((kind == body).sum(), 2))
+    to_joints = rng.normal(size=(JOINTS, 3)) * np.array([0.5, 0.5, 0.2])
+
+    def arm_at(place_px: np.ndarray, height: float, opening_m: float) -> np.ndarray:
+        joints = to_joints @ np.array([(place_px[0] - 320) / 160, (place_px[1] - 240) / 160, height])
+        return np.append(joints, opening_m)
+
+    middle = np.array([320.0, 100.0])
+    demonstrations = []
+    for number in range(count):
+        moved_px = {body: rng.uniform(-70, 70, 2) for body in middles_px}
+        at_object, at_target = (np.array(middles_px[body]) + moved_px[body] for body in (OBJECT, TARGET))
+        stops = np.array(
+            [
+                arm_at(middle, 1.0, 0.08),
+                arm_at(at_object, 0.5, 0.08),
+                arm_at(at_object, 0.0, 0.08),
+                arm_at(middle, 1.0, 0.0),
+                arm_at(at_target, 0.5, 0.0),
+                arm_at(at_target, 0.0, 0.0),
+            ]
+        )
+        progress = np.linspace(0, len(stops) - 1, steps)
+        action = np.stack([np.interp(progress, np.arange(len(stops)), s) for s in stops.T], axis=1)
+        second = progress >= 2.5
+        action[:, -1] = np.where(second, 0.0, 0.08)
+        robot = np.vstack([action[:1], action[:-1]]) + rng.normal(0, 0.001, action.shape)
+        uv = np.broadcast_to(template, (steps, candidates, 2)).copy()
+        for body, away_px in moved_px.items():
+            astray_px = rng.uniform(-70, 70, 2) + np.cumsum(rng.normal(0, 6, (steps, 2)), axis=0)
+            covered = {OBJECT: second, TARGET: ~second}.get(body, np.zeros(steps, np.bool_))
+            uv[:, kind == body] += np.where(covered[:, None], astray_px, away_px)[:, None]
+        demonstrations.append(_seen(f"long_{number:04d}", uv, kind, robot, action, rng))
     return demonstrations, kind, template.astype(np.float32)
 
 

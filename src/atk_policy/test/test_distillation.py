@@ -7,6 +7,7 @@ import pytest
 import torch
 from synthetic_demonstrations import OBJECT, TARGET, make_demonstrations
 
+from atk_perception.keypoint_set import KeypointSet
 from atk_policy.augmentation import AugmentationConfig
 from atk_policy.distillation import (
     PolicyConfig,
@@ -16,8 +17,9 @@ from atk_policy.distillation import (
     fold_of,
 )
 from atk_policy.gates import GATES
-from atk_policy.keypoint_choice import PUBLISHED, ChoiceConfig, hard_set
+from atk_policy.keypoint_choice import published_set
 from atk_policy.penalty import PenaltyConfig
+from atk_policy.selection import SelectionConfig, choose_set
 
 SMALL = {"width": 64, "blocks": 1}
 
@@ -28,33 +30,35 @@ def scene():
 
 
 def test_the_published_objective_keeps_the_points_that_predict_the_action(scene):
+    """All that its mask rather keeps than drops; only the pace is not that of `published`, for the sake of time."""
     demonstrations, kind, template = scene
-    assert (PUBLISHED.gates, PUBLISHED.cross_fit, PUBLISHED.members) == ("bernoulli", False, 1)
-    assert (PUBLISHED.penalty.form, PUBLISHED.penalty.alpha) == ("fixed", 0.002)
-    stage = PUBLISHED.model_copy(
+    config = SelectionConfig.published()
+    stage, choice = config.select, config.choice
+    assert (stage.gates, stage.cross_fit, stage.members) == ("bernoulli", False, 1)
+    assert (stage.penalty.form, stage.penalty.alpha) == ("fixed", 0.002)
+    measure = choice.measure.model_copy(update={"steps": 20, "batch": 16, "folds": 2})
+    config = config.model_copy(
         update={
-            "steps": 600,
-            "batch": 128,
-            "learning_rate": 3e-3,
-            "penalty": PenaltyConfig(form="fixed", alpha=0.004),
+            "select": stage.model_copy(update={"steps": 600, "batch": 64, "learning_rate": 3e-3}),
+            "choice": choice.model_copy(update={"measure": measure}),
+            "policy": PolicyConfig(horizon=8, sizes=SMALL),
         }
     )
-    outcome = distill(
-        TrainingData.of(demonstrations[:14]),
-        TrainingData.of(demonstrations[14:]),
-        template,
-        PolicyConfig(horizon=8, sizes=SMALL),
-        AugmentationConfig(),
-        stage,
-        masked=True,
-        seed=0,
-    )
-    kept = hard_set(outcome.retention[0].numpy(), template, ChoiceConfig(keypoints_min=1))
-    assert {OBJECT, TARGET} <= set(kind[kept])
-    assert 2 <= len(kept) <= 12
-    history = outcome.history
-    assert history.held_out[-1] < 0.5 * history.held_out[0]
-    assert history.kept[-1] < 20
+    points = KeypointSet.create("made_up", template, np.zeros((480, 640, 3), np.uint8))
+    found = choose_set(demonstrations, points, config)
+    history = found.choice.history
+    assert history.step[-1] == 600
+    assert history.held_out_error[-1] < 0.5 * history.held_out_error[0]
+    assert history.kept[-1] < 0.5 * found.trackable.sum()
+    assert {OBJECT, TARGET} <= set(kind[found.keep])
+    assert found.keep.sum() == max(1, (found.choice.retention > 0.5).sum())
+    assert np.isnan(found.choice.agreement), "one mask agrees with nobody"
+
+
+def test_what_the_published_mask_keeps_is_the_set_however_many_that_are():
+    assert published_set(np.array([0.2, 0.9, 0.51, 0.5])) == [1, 2]
+    assert published_set(np.array([0.1, 0.3, 0.3])) == [1], "a policy needs a point"
+    assert published_set(np.linspace(0.6, 0.9, 30)) == list(range(30))[::-1]
 
 
 @pytest.mark.parametrize("gates", GATES)
@@ -105,6 +109,50 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_an_unbroken_one(scene, t
     for mine, theirs in zip(unbroken.policies, resumed.policies, strict=True):
         for name, value in mine.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("form", ["path", "constraint"])
+def test_members_train_the_same_however_many_processes_share_them(scene, tmp_path, monkeypatch, form):
+    demonstrations, _, template = scene
+    data, held_out = TrainingData.of(demonstrations[:6]), TrainingData.of(demonstrations[6:8])
+    monkeypatch.setattr("atk_policy.distillation.WORKER_STEPS", 1)
+    stage = StageConfig(
+        steps=24, batch=32, members=5, folds=3, learning_rate=1e-3, penalty=PenaltyConfig(form=form)
+    )
+    logged: dict[int, list] = {}
+
+    def run(workers: int, checkpoint=None):
+        return distill(
+            data,
+            held_out,
+            template,
+            PolicyConfig(horizon=4, sizes=SMALL),
+            AugmentationConfig(),
+            stage,
+            masked=True,
+            seed=3,
+            workers=workers,
+            log=lambda step, scalars: logged.setdefault(workers, []).append((step, scalars)),
+            checkpoint=checkpoint,
+            records=8,
+        )
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the processes
+    try:
+        alone, shared = run(1), run(2, tmp_path / "select.safetensors")
+        continued = run(2, tmp_path / "select.safetensors")
+    finally:
+        torch.set_num_threads(threads)
+    assert len(list(tmp_path.glob("select-*-of-2.safetensors"))) == 2
+    for other in (shared, continued):
+        assert torch.equal(alone.retention, other.retention)
+        assert alone.history == other.history
+        for mine, theirs in zip(alone.policies, other.policies, strict=True):
+            for name, value in mine.state_dict().items():
+                assert torch.equal(value, theirs.state_dict()[name]), name
+    assert logged[1] == logged[2]
+    assert [step for step, _ in logged[1]] == alone.history.step
 
 
 def test_chunks_hold_the_last_action_and_history_repeats_the_first_frame(scene):

@@ -35,12 +35,16 @@ def test_the_published_gradient_is_that_of_the_relaxation():
     assert torch.allclose(phi.grad, weight * soft * (1 - soft) / temperature)
 
 
+def generators(members: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(member) for member in range(members)]
+
+
 @pytest.mark.parametrize("name", GATES)
 def test_masks_are_within_zero_and_one_and_open_as_often_as_said(name):
     gates = make_gates(name, 2, 3)
     with torch.no_grad():
         gates.phi.copy_(torch.tensor([[-1.0, 0.0, 1.0], [0.5, 0.2, -0.4]]))
-    masks = gates.sample(20_000, torch.Generator().manual_seed(1)).detach()
+    masks = gates.sample(20_000, generators(2)).detach()
     assert masks.shape == (2, 20_000, 3)
     assert masks.min() >= 0.0
     assert masks.max() <= 1.0
@@ -56,10 +60,10 @@ def test_gates_begin_open(name):
 @pytest.mark.parametrize("name", GATES)
 def test_each_member_keeps_what_is_useful_to_it_and_drops_the_rest(name):
     gates = make_gates(name, 2, 2)
-    generator = torch.Generator().manual_seed(0)
+    drawing = generators(2)
     optimiser = torch.optim.Adam(gates.parameters(), lr=0.05)
     for _ in range(400):
-        m = gates.sample(64, generator)
+        m = gates.sample(64, drawing)
         loss = (1.0 - m[0, :, 0]).mean() + (1.0 - m[1, :, 1]).mean() + 0.05 * gates.penalty().sum()
         optimiser.zero_grad()
         loss.backward()

@@ -142,7 +142,10 @@ def last_json(output: str) -> dict:
 
 def test_select_survives_a_kill_and_its_run_folder_is_evaluated(bags, tmp_path):
     config = tmp_path / "settings.yaml"
-    config.write_text(yaml.safe_dump({**SMALL, "refit": {**SMALL["refit"], "steps": 400}}))
+    two_rounds = {**SMALL["select"], "members": 4}
+    config.write_text(
+        yaml.safe_dump({**SMALL, "select": two_rounds, "refit": {**SMALL["refit"], "steps": 400}})
+    )
     output = tmp_path / "run"
     arguments = command("select", bags, "--output", output, "--config", config, "--name", "cards")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -181,6 +184,8 @@ def test_select_survives_a_kill_and_its_run_folder_is_evaluated(bags, tmp_path):
     visible = np.concatenate([once_found(d).visible for d in alone]).mean(axis=0)
     np.testing.assert_allclose([k["visible_alone"] for k in metrics["keypoints"]], visible, atol=1e-3)
     page = (output / "report" / "index.html").read_text()
+    assert f"Agreement of the rounds of folds: {metrics['agreement_of_rounds']:.2f}" in page
+    assert all(f"<td>{k['visible_alone']:.0%}</td>" in page for k in metrics["keypoints"])
     for picture in output.glob("report/*.png"):
         assert picture.name in page
         assert cv2.imread(str(picture)) is not None
@@ -225,19 +230,62 @@ def test_another_policy_class_goes_all_the_way_to_the_robot(bags, tmp_path):
     assert np.isfinite(replayed.commanded[np.flatnonzero(inferred)[0] :]).all()
 
 
-def test_the_benchmark_compares_the_automatic_selection_with_the_published_one(bags, tmp_path):
+def test_the_benchmark_compares_the_automatic_selection_with_the_published_one_and_survives_a_kill(
+    bags, tmp_path
+):
     config = tmp_path / "settings.yaml"
     config.write_text(yaml.safe_dump({**SMALL, "select": {**SMALL["select"], "steps": 20}}))
+    for method, successes in (("atk", 3), ("published_0.002", 2)):
+        folder = tmp_path / "benchmark" / bags.name / method / "seed_0"
+        folder.mkdir(parents=True)
+        lines = [
+            json.dumps({"disturbance": "RP", "seed": 10_000 + k, "success": k < successes}) for k in range(3)
+        ]
+        (folder / "episodes.jsonl").write_text("\n".join(lines) + "\n")
     arguments = [bags, "--output", tmp_path, "--config", config, "--seeds", "2", "--alphas", "0.002"]
+    arguments += ["--benchmark", tmp_path / "benchmark", "--workers", "1"]
     command_line = [sys.executable, "-m", "atk_policy.bench_selection", *map(str, arguments)]
+    results = tmp_path / "results.jsonl"
+    process = subprocess.Popen(command_line, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not results.is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    known = results.read_text()
+
     done = subprocess.run(command_line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert results.read_text().startswith(known)
+    assert f"{known.count(chr(10))} of 4 are known from {results}" in done.stdout
     (figures,) = last_json(done.stdout).values()
     assert len(figures["kept"]) == 2
     assert 0.0 <= figures["agreement"] <= 1.0
-    assert figures["held_out_error_auto"] > 0.0
-    assert set(figures["published"]) == {"0.002"}
+    assert figures["held_out_error"] > 0.0
+    assert figures["peak_memory_mb"] > 100
+    assert set(figures["published"]) == {"alpha 0.002"}
+    assert figures["success"]["auto"]["successes"] == 3
+    assert figures["success"]["tuned"]["method"] == "published_0.002"
+    assert len(list((tmp_path / "tracks").glob("*.npz"))) == 2 * 3, "other candidates for each seed"
     assert len((tmp_path / "selection.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("alpha", "fewest", "most"), [(1.0, 1, 1), (0.0, 13, 40)])
+def test_published_sets_of_one_point_and_of_very_many_go_all_the_way_to_the_robot(
+    bags, tmp_path, alpha, fewest, most
+):
+    small = _merged(SMALL, {"select": {"members": 1, "steps": 80, "gate_learning_rate": 0.1}})
+    config = SelectionConfig.model_validate(_merged(SelectionConfig.published(alpha).model_dump(), small))
+    run = select_keypoints([bags], tmp_path / "run", ROBOT, config, workers=1)
+    metrics = json.loads((run.path / "report" / "metrics.json").read_text())
+    assert fewest <= metrics["keypoints_kept"] <= most
+    assert all(point["error_without"] is None for point in metrics["keypoints"]), "alone, or too many to try"
+    loaded = RunFolder.load(run.path)
+    assert len(loaded.keypoint_ids) == metrics["keypoints_kept"]
+    replayed = replay(find_bags([bags])[0], loaded, ROBOT)
+    assert np.isfinite(replayed.chunk).all(axis=(1, 2)).sum() >= STEPS / 2
 
 
 def test_what_is_cancelled_in_the_progress_ends_and_its_tracks_are_kept(bags, tmp_path):
@@ -376,7 +424,8 @@ def test_points_that_a_person_named_are_used_as_they_are(bags, tmp_path):
     }
     assert len(run.keypoint_set) == figures["keypoints_trackable"] > 3
     assert figures["objective"] == "all"
-    assert figures["agreement"] is None
+    assert figures["agreement_of_rounds"] is None
+    assert "Agreement of the rounds" not in (tmp_path / "run" / "report" / "index.html").read_text()
     assert np.isfinite(figures["held_out_error"])
     assert not (tmp_path / "run" / "report" / "path.png").exists(), "nothing was chosen"
     outside = config.model_copy(update={"candidates": CandidateConfig(uv_px=((640.0, 3.0),))})

@@ -61,12 +61,19 @@ def test_parts_leave_the_stages_that_can_do_without_and_join_those_that_cannot(s
             values.append([error, error])
         return np.array(values)
 
-    found = compare_stages(data, path, 1, parts, stage, 0.05, errors)
-    assert (found.one, found.fewer, found.more) == (1.0, 1.0, 0.8)
+    # Gates that kept a point of part 0 in stage 0, and one of part 1 in both.
+    gated = [of[0][0], of[1][0], count + of[1][0]]
+    found = compare_stages(data, path, 1, gated, parts, stage, 0.05, errors)
+    assert (found.one, found.fewer, found.more, found.gated) == (1.0, 1.0, 0.8, 1.0)
+    assert found.kept == [(0, 0), (0, 1), (1, 1)]
     assert sorted(found.dropped) == [(0, 1), (1, 0)]
     assert found.added == (1, int(parts[other[0]]))
-    whole, fewer, more = found.in_use
+    whole, fewer, more, by_gates, _ = found.in_use
+    assert by_gates == pytest.approx(1.5)
     assert whole == len(of[0]) + len(of[1])
     assert fewer == pytest.approx(0.5 * whole)
     assert more == pytest.approx(whole + 0.5)
     assert found.smaller == (2.0 if len(of[0]) <= round(fewer) else pytest.approx(float("nan"), nan_ok=True))
+    rows = {row["sets"]: row for row in found.rows()}
+    assert rows["gates over the copies"]["parts"] == "0 in 0, 1 in 0, 1 in 1"
+    assert rows["parts taken from stages"]["points_in_use"] == round(fewer, 1)

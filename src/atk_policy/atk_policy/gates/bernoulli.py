@@ -8,6 +8,8 @@ et al. 2017) and made hard straight through: 0 or 1 forward, the gradient of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,10 +48,9 @@ class BernoulliGates(Gates):
     # At -6 a point is drawn once in 400 times: even hundreds of dropped candidates do not disturb the policy.
     LOW, HIGH = -6.0, 3.0
 
-    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
+    def sample(self, batch: int, generators: Sequence[torch.Generator]) -> Tensor:
         """See `Gates`; exactly 0 or 1."""
-        members, candidates = self.phi.shape
-        draws = uniform((members, batch, candidates), generator).to(self.phi.device)
+        draws = uniform((batch, self.phi.shape[1]), generators).to(self.phi.device)
         return straight_through_bernoulli(self.phi[:, None], TEMPERATURE, draws)
 
     def probability(self) -> Tensor:

@@ -9,6 +9,7 @@ gradient is that of the draw itself, where the straight-through one is of anothe
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,10 +25,9 @@ class HardConcreteGates(Gates):
     INITIAL = 2.2
     LOW, HIGH = -6.0, 3.0
 
-    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
+    def sample(self, batch: int, generators: Sequence[torch.Generator]) -> Tensor:
         """See `Gates`."""
-        members, candidates = self.phi.shape
-        logistic = torch.logit(uniform((members, batch, candidates), generator)).to(self.phi.device)
+        logistic = torch.logit(uniform((batch, self.phi.shape[1]), generators)).to(self.phi.device)
         soft = torch.sigmoid((logistic + self.phi[:, None]) / BETA)
         return (soft * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -33,8 +34,8 @@ class Gates(nn.Module, ABC):
         self.phi = nn.Parameter(torch.full((members, candidates), self.INITIAL))
 
     @abstractmethod
-    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(S, batch, C) masks in [0, 1], differentiable in phi; 0 is a point taken away."""
+    def sample(self, batch: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """(S, batch, C) masks in [0, 1], differentiable in phi; 0 is a point taken away. One generator for each member."""
 
     @abstractmethod
     def probability(self) -> Tensor:
@@ -63,7 +64,7 @@ class Gates(nn.Module, ABC):
         self.phi.clamp_(self.LOW, self.HIGH)
 
 
-def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draws from the open interval (0, 1), of which a logit can be taken."""
-    tiny = torch.finfo(torch.float32).tiny
-    return torch.rand(shape, generator=generator).clamp(tiny, 1.0 - 1e-7)
+def uniform(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> Tensor:
+    """(S, *shape) draws of each of S generators from the open interval (0, 1), of which a logit can be taken."""
+    draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+    return draws.clamp(torch.finfo(torch.float32).tiny, 1.0 - 1e-7)

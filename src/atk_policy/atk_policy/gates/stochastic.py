@@ -7,6 +7,8 @@ A clamped Gaussian has lighter tails than a concrete draw, hence less variance i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,10 +24,10 @@ class StochasticGates(Gates):
     # Three sigma below 0 a point is drawn once in 700 times.
     LOW, HIGH = -1.5, 1.5
 
-    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
+    def sample(self, batch: int, generators: Sequence[torch.Generator]) -> Tensor:
         """See `Gates`."""
-        members, candidates = self.phi.shape
-        noise = torch.randn((members, batch, candidates), generator=generator).to(self.phi.device)
+        shape = (batch, self.phi.shape[1])
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.phi.device)
         return (self.phi[:, None] + SIGMA * noise).clamp(0.0, 1.0)
 
     def probability(self) -> Tensor:
