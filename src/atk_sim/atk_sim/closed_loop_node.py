@@ -11,60 +11,31 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import rclpy
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import EpisodeStatus, KeypointArray, PolicyStatus
 from atk_interfaces.srv import RecordEpisode, ResetEpisode
+from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import RgbImage, rgb_from_message
+from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
+from atk_sim.camera import FloatArray
 from atk_sim.graph import GraphError, NodeGraph
+from atk_sim.judging import Episode
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 CALL_TIMEOUT_S = 60.0
 REPEAT_S = 3.0  # after which a request without an answer is made again
-TRACKER_STATES = {
-    KeypointArray.UNINITIALISED: "UNINITIALISED",
-    KeypointArray.TRACKING: "TRACKING",
-    KeypointArray.LOST: "LOST",
-    KeypointArray.TRANSFER_FAILED: "TRANSFER_FAILED",
-}
-
-
-@dataclass
-class Episode:
-    """What happened in one closed-loop episode."""
-
-    task: str
-    disturbance: str
-    seed: int
-    success: bool
-    steps: int
-    wall_s: float
-    holds: dict[str, int] = field(default_factory=dict)
-    tracker_states: dict[str, int] = field(default_factory=dict)
-    inference_ms: list[float] = field(default_factory=list)
-
-    @property
-    def cause(self) -> str:
-        """Why it failed: transfer, lost track, or the policy; empty after a success."""
-        if self.success:
-            return ""
-        frames = max(1, sum(self.tracker_states.values()))
-        if self.tracker_states.get("TRACKING", 0) == 0:
-            return "transfer"
-        if self.tracker_states.get("TRACKING", 0) < 0.7 * frames:
-            return "lost track"
-        return "policy"
 
 
 class ClosedLoopClient:
@@ -89,11 +60,13 @@ class ClosedLoopClient:
         self._lock = threading.Condition()
         self._status: EpisodeStatus | None = None
         self._policy: list[PolicyStatus] = []
-        self._tracker: Counter[str] = Counter()
+        self._seen: list[KeypointObservation] = []
+        self._positions: dict[int, FloatArray] = {}
         self._overlay_subscription: Any = None
         self.node.create_subscription(EpisodeStatus, "sim/episode", self._on_status, RELIABLE)
         self.node.create_subscription(PolicyStatus, "policy/status", self._on_policy, RELIABLE)
         self.node.create_subscription(KeypointArray, "keypoints", self._on_keypoints, RELIABLE)
+        self.node.create_subscription(JointState, "sim/state", self._on_state, RELIABLE)
         self._thread = threading.Thread(target=self._executor.spin, name="closed_loop_client", daemon=True)
         self._thread.start()
 
@@ -111,7 +84,20 @@ class ClosedLoopClient:
 
     def _on_keypoints(self, message: KeypointArray) -> None:
         with self._lock:
-            self._tracker[TRACKER_STATES[message.tracker_state]] += 1
+            self._seen.append(
+                KeypointObservation(
+                    stamp_ns_of(message),
+                    np.asarray(message.ids, np.int64),
+                    np.asarray(message.uv_px, np.float32).reshape(-1, 2),
+                    np.asarray(message.visible, np.bool_),
+                    np.asarray(message.confidence, np.float32),
+                    TrackerState(message.tracker_state),
+                )
+            )
+
+    def _on_state(self, message: JointState) -> None:
+        with self._lock:
+            self._positions[stamp_ns_of(message)] = np.asarray(message.position, np.float64)
 
     # -- waiting -----------------------------------------------------------------------------------
 
@@ -178,7 +164,8 @@ class ClosedLoopClient:
         with self._lock:
             self._status = None
             self._policy.clear()
-            self._tracker.clear()
+            self._seen.clear()
+            self._positions.clear()
         self._call(self._reset, request)
 
     def wait_done(self, seed: int, timeout_s: float) -> EpisodeStatus:
@@ -254,8 +241,10 @@ class ClosedLoopClient:
                 success=bool(status.success),
                 steps=int(status.step),
                 wall_s=time.monotonic() - started,
+                # The image after the last step is answered too, and changes nothing.
+                seen=[seen for seen in self._seen if seen.stamp_ns < stamp_ns_of(status)],
+                positions=dict(self._positions),
                 holds=dict(Counter(p.hold_cause for p in self._policy if p.state == PolicyStatus.HOLDING)),
-                tracker_states=dict(self._tracker),
                 inference_ms=[float(p.inference_ms) for p in self._policy if p.state == PolicyStatus.RUNNING],
             )
 

@@ -27,11 +27,14 @@ from ament_index_python.packages import get_package_share_directory
 from tqdm import tqdm
 
 from atk_perception.image_codec import RgbImage
+from atk_perception.keypoint_set import KeypointSet
 from atk_perception.recording import UNFINISHED_SUFFIX
 from atk_perception.robot_description import RobotDescription
 from atk_perception.video import VideoWriter
-from atk_sim.closed_loop_node import ClosedLoopClient, Episode
+from atk_sim.closed_loop_node import ClosedLoopClient
 from atk_sim.graph import GraphError, NodeGraph, executable_path, robot_file
+from atk_sim.judging import Episode, Referee
+from atk_sim.rollout import Outcome
 from atk_sim.statistics import wilson_interval
 
 COLUMNS = ("RP", "RB", "RO", "Light")
@@ -243,15 +246,22 @@ def start_run(
 
 
 def evaluate(
-    args: argparse.Namespace, robot: Path, run_folder: Path, folder: Path, domain_id: int
-) -> list[Episode]:
-    """Closed-loop episodes in every column; writes episodes.jsonl and one video a column."""
+    args: argparse.Namespace,
+    robot: Path,
+    run_folder: Path,
+    folder: Path,
+    domain_id: int,
+    template_seed: int = 0,
+) -> list[Outcome]:
+    """Closed-loop episodes in every column; writes episodes.jsonl and one video a column.
+
+    Args:
+        template_seed: of the first demonstration, for telling why episodes failed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
 
     def start(nodes: NodeGraph) -> None:
         start_run(nodes, args, robot, run_folder)
-
-    lock = threading.Lock()
 
     def work(client: ClosedLoopClient, item: tuple[str, int]) -> Episode:
         column, seed = item
@@ -262,13 +272,18 @@ def evaluate(
         if video is not None:
             client.unwatch_overlay()
             video.save(folder / f"rollout_{column}_{'success' if episode.success else 'failure'}")
-        row = {key: value for key, value in asdict(episode).items() if key != "inference_ms"}
-        with lock, (folder / "episodes.jsonl").open("a") as lines:
-            lines.write(json.dumps({**row, "cause": episode.cause}) + "\n")
         return episode
 
     items = [(column, FIRST_REPORT_SEED + k) for k in range(args.episodes) for column in COLUMNS]
-    return _on_graphs(args, folder / "logs", domain_id, start, work, items, "evaluate", "episode")
+    episodes = _on_graphs(args, folder / "logs", domain_id, start, work, items, "evaluate", "episode")
+    description = RobotDescription.load(robot)
+    with (
+        Referee(description, KeypointSet.load(run_folder), args.task, template_seed) as referee,
+        (folder / "episodes.jsonl").open("a") as lines,
+    ):
+        outcomes = [referee.outcome(episode) for episode in episodes]
+        lines.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
+    return outcomes
 
 
 def _on_graphs(
@@ -297,7 +312,7 @@ def _sim_parameters(args: argparse.Namespace, robot: Path) -> dict[str, Any]:
     }
 
 
-def table(episodes: list[Episode]) -> tuple[str, dict[str, float]]:
+def table(episodes: list[Outcome]) -> tuple[str, dict[str, float]]:
     """The result as text, and the success rate of each column."""
     rates: dict[str, float] = {}
     lines = ["disturbance   success          95% interval    failures"]
@@ -374,7 +389,8 @@ def main() -> None:
         seconds["select"] = time.monotonic() - started
 
         started = time.monotonic()
-        episodes = evaluate(args, robot, output / "run", output / "evaluation", domain_id)
+        first_seed = int(demonstrations[0].name.removeprefix("episode_"))
+        episodes = evaluate(args, robot, output / "run", output / "evaluation", domain_id, first_seed)
         seconds["evaluate"] = time.monotonic() - started
     except GraphError as error:
         raise SystemExit(f"demo: {error}") from error

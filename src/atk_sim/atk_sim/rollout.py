@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from atk_perception.camera_placing import make_viewpoint, require_same_base
 from atk_perception.frames import Frame, RobotState
 from atk_perception.image_codec import RgbImage
+from atk_perception.keypoint_set import KeypointSet
 from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
 from atk_perception.robot_description import RobotDescription
 from atk_policy.demonstrations import Tracking
 from atk_policy.policy_runner import PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder
 from atk_sim.camera import FloatArray
-from atk_sim.ground_truth import attach, project_attached
+from atk_sim.ground_truth import attach, locate, project_attached
 from atk_sim.simulation import Simulation
 
 # A visible keypoint this far from where it should be misleads the policy: a third of a nigiri's width in the image.
@@ -114,12 +115,18 @@ def run_episode(
         simulation.step(command)
         stamp_ns += period_ns
     wall_s = time.perf_counter() - started
-    success, count = simulation.succeeded, simulation.steps
+    return outcome_of(simulation, simulation.succeeded, simulation.steps, wall_s, steps)
+
+
+def outcome_of(
+    simulation: Simulation, success: bool, count: int, wall_s: float, steps: list[AgentStep]
+) -> Outcome:
+    """What came of the episode that `simulation` was reset to: `count` camera periods, and what the agent did in each."""
     wrong = [step.wrong_share for step in steps if step.wrong_share is not None]
     return Outcome(
-        task,
-        disturbance,
-        seed,
+        simulation.task,
+        simulation.disturbance,
+        simulation.seed,
         success,
         "" if success else failure_cause(simulation, steps),
         count,
@@ -127,7 +134,7 @@ def run_episode(
         dict(Counter(step.hold for step in steps if step.hold)),
         dict(Counter(step.tracker_state for step in steps if step.tracker_state)),
         round(float(np.mean(wrong)), 3) if wrong else None,
-        round(float(np.percentile([step.inference_ms for step in steps], 95)), 2),
+        round(float(np.percentile([step.inference_ms for step in steps] or [0.0], 95)), 2),
     )
 
 
@@ -189,6 +196,11 @@ class ExactTracks:
         """(N, 2) where they are now, hidden or not."""
         return project_attached(simulation.world, self._here, simulation.robot.camera)
 
+    def located(self, simulation: Simulation) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """(N, 2) where they are now, and (N,) whether nothing hides them; renders the depth image."""
+        uv_px, visible = locate(simulation.world, simulation.renderer, self._here)
+        return uv_px, visible & self._there
+
     def wrong(self, simulation: Simulation, seen: KeypointObservation) -> float | None:
         """Share of the visible keypoints that are off by more than `WRONG_PX`; None when none is visible."""
         visible: NDArray[np.bool_] = seen.visible & self._there
@@ -196,6 +208,26 @@ class ExactTracks:
             return None
         off_px = np.linalg.norm(seen.uv_px - self.uv_px(simulation), axis=1)[visible]
         return float(np.mean(off_px > WRONG_PX))
+
+
+class ExactObserver:
+    """Gives a keypoint set's points as a perfect tracker would: exact where they are seen, the last place where they are not."""
+
+    def __init__(self, exact: ExactTracks, keypoint_set: KeypointSet) -> None:
+        self._exact, self._set = exact, keypoint_set
+
+    def begin(self, simulation: Simulation) -> None:
+        """A new episode."""
+        self._exact.begin(simulation)
+        self._uv_px = self._set.uv_px.copy()
+
+    def observe(self, simulation: Simulation, stamp_ns: int) -> KeypointObservation:
+        """The points of this instant."""
+        uv_px, visible = self._exact.located(simulation)
+        self._uv_px = np.where(visible[:, None], uv_px, self._uv_px).astype(np.float32)
+        confidence = visible.astype(np.float32)
+        state = TrackerState.TRACKING
+        return KeypointObservation(stamp_ns, self._set.ids, self._uv_px, visible, confidence, state)
 
 
 class KeypointAgent:
@@ -242,14 +274,33 @@ class KeypointAgent:
         """See `Agent`."""
         if simulation.image_lost:
             return _answer(self._runner.hold(stamp_ns, "image_stale"))
-        needs_depth = self._viewpoint is not None and self._viewpoint.needs_depth
-        depth_m = simulation.depth() if needs_depth else None
-        seen = self._tracker.update(stamp_ns, simulation.rgb(), depth_m)
+        seen = self._observe(simulation, stamp_ns)
         wrong = None if self._exact is None else self._exact.wrong(simulation, seen)
         measured = simulation.measured()
         state = RobotState(stamp_ns, measured[:-1], float(measured[-1]))
         step = self._runner.step(Frame(stamp_ns, seen, state, None))
         return _answer(step, seen, wrong)
+
+    def _observe(self, simulation: Simulation, stamp_ns: int) -> KeypointObservation:
+        needs_depth = self._viewpoint is not None and self._viewpoint.needs_depth
+        depth_m = simulation.depth() if needs_depth else None
+        return self._tracker.update(stamp_ns, simulation.rgb(), depth_m)
+
+
+class PrivilegedAgent(KeypointAgent):
+    """The same, told where the points are in the place of tracking them: for training in the simulator, never for results."""
+
+    def __init__(self, run: RunFolder, robot: RobotDescription, exact: ExactTracks) -> None:
+        super().__init__(run, robot, exact)
+        self._observer = ExactObserver(exact, run.keypoint_set)
+
+    def begin(self, simulation: Simulation) -> None:
+        """See `Agent`."""
+        super().begin(simulation)
+        self._observer.begin(simulation)
+
+    def _observe(self, simulation: Simulation, stamp_ns: int) -> KeypointObservation:
+        return self._observer.observe(simulation, stamp_ns)
 
 
 def _answer(

@@ -143,6 +143,8 @@ class SimRobotNode(ManagedNode):
         if self._tf_class is not None:
             self._tf_publisher = self.create_publisher(self._tf_class, "tf_static", STATUS_QOS)
         self._episode_publisher = self.create_publisher(EpisodeStatus, "sim/episode", RELIABLE)
+        # MuJoCo's positions at every image, nameless: for who judges keypoints (judging.py).
+        self._state_publisher = self.create_publisher(JointState, "sim/state", RELIABLE)
         self._arm_publisher = self.create_publisher(Float64MultiArray, topics.command, 10)
         self._gripper_publisher = self.create_publisher(Float64MultiArray, topics.gripper_command, 10)
         # Commands arrive while the simulation thread waits for them.
@@ -540,6 +542,10 @@ class SimRobotNode(ManagedNode):
     def _publish_images(self, stamp_ns: int) -> None:
         assert self._simulation is not None
         simulation = self._simulation
+        if self._state_publisher.get_subscription_count():
+            state = JointState(header=Header(stamp=_time(stamp_ns), frame_id=BASE_FRAME))
+            state.position = simulation.world.positions.tolist()
+            self._state_publisher.publish(state)
         for view, image, renderer, placement in zip(
             self._views, simulation.images(), simulation.renderers, simulation.world.placements, strict=True
         ):

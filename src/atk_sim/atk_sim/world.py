@@ -130,6 +130,17 @@ class World:
                 self.data.time
             )
 
+    @property
+    def positions(self) -> FloatArray:
+        """(nq,) MuJoCo's positions: with them everything stands where it stands now."""
+        return np.array(self.data.qpos)
+
+    def show(self, positions: FloatArray) -> None:
+        """Put everything where it was, to be looked at; nothing moves."""
+        self.data.qpos[:] = positions
+        self.data.qvel[:] = 0.0
+        mujoco.mj_forward(self.model, self.data)
+
     def success(self) -> bool:
         """Whether the task is done now."""
         return self.task.success(self.model, self.data)
