@@ -42,12 +42,10 @@ LEAST_NCC = 0.6
 SAME_PX = 8.0
 LEARNED_EXACT_PX, SIFT_EXACT_PX = 5.0, 2.5
 
-# How likely a placement is right, and the chosen one given its lead over the next best; see `fit_confidence.py`.
-EVIDENCE_BIAS, EVIDENCE_NCC = -3.1, 2.4
-EVIDENCE_SIFT, EVIDENCE_SIFT_SHARE = 0.45, 2.0
-EVIDENCE_LEARNED, EVIDENCE_LEARNED_SHARE = 0.45, 2.0
-EVIDENCE_NETWORK = 0.5
-CONFIDENCE_BIAS, CONFIDENCE_BEST, CONFIDENCE_MARGIN, LARGEST_MARGIN = 0.0, 1.0, 0.2, 6.0
+# Log odds that a candidate is right: a bias, then a weight for each column of `AtkMatcher.evidence`. And those that the best one is:
+# a bias, then weights of its log odds and of its lead over the next. From `training.fit_confidence matcher`.
+EVIDENCE = (-3.1, 2.4, 0.45, 2.0, 0.45, 2.0, 0.5)
+CONFIDENCE, LARGEST_LEAD = (0.0, 1.0, 0.2), 6.0
 IMPOSSIBLE = -30.0
 
 
@@ -79,8 +77,8 @@ class AtkMatcher:
             return Matches(template.uv_px, np.zeros(0, np.float32), identities(0))
         logit, placed = self._judged(template, scene_rgb)
         order = np.sort(logit, axis=1)
-        margin = np.minimum(order[:, -1] - order[:, -2], LARGEST_MARGIN)
-        sure = CONFIDENCE_BIAS + CONFIDENCE_BEST * order[:, -1] + CONFIDENCE_MARGIN * margin
+        lead = np.minimum(order[:, -1] - order[:, -2], LARGEST_LEAD)
+        sure = CONFIDENCE[0] + CONFIDENCE[1] * order[:, -1] + CONFIDENCE[2] * lead
         confidence = np.where(order[:, -1] > IMPOSSIBLE, 1.0 / (1.0 + np.exp(-sure)), 0.0)
         best, everyone = logit.argmax(axis=1), np.arange(len(template))
         known = (order[:, -1] > IMPOSSIBLE)[:, None]
@@ -93,7 +91,11 @@ class AtkMatcher:
     def evidence(
         self, template: Template, scene_rgb: NDArray[np.uint8]
     ) -> tuple[Candidates, NDArray[np.float32]]:
-        """Candidates (N, K) aligned to the scene, and (N, K, 6) what speaks for each; support 0: there is none."""
+        """Candidates (N, K) aligned to the scene, and (N, K, 6) what speaks for each; support 0: there is none.
+
+        Its columns: the patch's correlation; log weight and share of the SIFT votes that the placement explains; the same of
+        the learned votes; what the network says of it.
+        """
         reference, scene = self._prepare(template), self._backbone(scene_rgb)
         grey = grey_image(scene_rgb)
         pyramid = smooth_pyramid(grey, LEVELS)
@@ -136,18 +138,7 @@ class AtkMatcher:
     ) -> tuple[NDArray[np.float32], Candidates]:
         """(N, K) log odds that each candidate is right, and the candidates."""
         candidates, facts = self.evidence(template, scene_rgb)
-        weights = np.array(
-            [
-                EVIDENCE_NCC,
-                EVIDENCE_SIFT,
-                EVIDENCE_SIFT_SHARE,
-                EVIDENCE_LEARNED,
-                EVIDENCE_LEARNED_SHARE,
-                EVIDENCE_NETWORK,
-            ],
-            np.float32,
-        )
-        logit = EVIDENCE_BIAS + facts @ weights
+        logit = EVIDENCE[0] + facts @ np.asarray(EVIDENCE[1:], np.float32)
         return np.where(candidates.support > 0.0, logit, np.float32(IMPOSSIBLE)), candidates
 
     @torch.inference_mode()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atk_perception.correspondence.protocol import Template
 from atk_perception.learned.backbone import NETWORK_WIDTH, Backbone
-from atk_perception.learned.network import describe_points
+from atk_perception.learned.network import CELL_PX, describe_points
 from atk_perception.local_affine import Float
 
 ROLLS = 8
@@ -52,9 +52,9 @@ class TemplateBank:
         """Of these points, then those of `other`."""
         return TemplateBank(torch.cat([self.descriptors, other.descriptors]))
 
-    def pick(self, entries: NDArray[np.int_]) -> Tensor:
-        """(1, N, 64), of each point the descriptor of one entry, (N,)."""
-        rows = torch.arange(len(self))
+    def pick(self, entries: NDArray[np.int_], points: NDArray[np.int_] | None = None) -> Tensor:
+        """(1, K, 64), of each of `points` (K,), or of all, the descriptor of one entry, (K,)."""
+        rows = torch.arange(len(self)) if points is None else torch.from_numpy(np.asarray(points, np.int64))
         return self.descriptors[rows, torch.from_numpy(np.asarray(entries, np.int64))][None]
 
 
@@ -66,6 +66,58 @@ def nearest_entries(warp: Float, turned_by: NDArray[np.int_] | int = 0) -> NDArr
     log_scale = 0.5 * np.log(np.maximum(np.abs(np.linalg.det(warp)), 1e-3))
     level = np.abs(log_scale[:, None] - np.log(SCALES)).argmin(axis=1)
     return np.asarray(level * ROLLS + roll % ROLLS, np.int_)
+
+
+# From here on [network px] a place costs as much as a cosine of 0.1.
+ASTRAY_PX = 24.0
+
+
+def entries_that_fit(bank: TemplateBank, points: NDArray[np.int_], seen: Tensor) -> NDArray[np.int_]:
+    """(N,) the entries of `points` (N,) that look most like (N, 64) what is seen of them."""
+    fit = (bank.descriptors[torch.from_numpy(points)] @ seen[..., None])[..., 0]
+    return np.asarray(fit.argmax(dim=1).numpy(), np.int_)
+
+
+def look_for(
+    bank: TemplateBank,
+    points: NDArray[np.int_],
+    entries: NDArray[np.int_],
+    features: Tensor,
+    around_px: Tensor | None = None,
+) -> tuple[NDArray[np.int_], Tensor]:
+    """Where a frame looks most like each of some points.
+
+    Args:
+        points: (N,) which of the bank's. entries: (N, E), which may be meant.
+        features: (1, 64, h, w).
+        around_px: (N, 2) where they are expected [network px]; anywhere if not given.
+
+    Returns:
+        (N,) the entry that fits best, and (N, 2) the place [network px].
+    """
+    height, width = features.shape[2:]
+    count, kinds = entries.shape
+    described = bank.descriptors[torch.from_numpy(points)[:, None], torch.from_numpy(entries)]
+    cosine = (described.flatten(0, 1) @ features[0].flatten(1)).reshape(count, kinds, height * width)
+    u, v = (CELL_PX * torch.arange(size, dtype=torch.float32) for size in (width, height))
+    if around_px is not None:
+        apart = (v[:, None] - around_px[:, 1, None, None]) ** 2 + (u - around_px[:, 0, None, None]) ** 2
+        cosine = cosine - (0.1 / ASTRAY_PX**2) * apart.reshape(count, 1, height * width)
+    peak, cell = cosine.max(dim=2)
+    best = peak.argmax(dim=1)
+    one = torch.arange(count)
+    at, chart = cell[one, best], cosine[one, best].reshape(count, height, width)
+    row, column = at // width, at % width
+    place = torch.stack([column, row], dim=1).float()
+    # Between cells, by a parabola through the peak and its neighbours along either axis.
+    for axis, (middle, last) in enumerate(((column, width - 1), (row, height - 1))):
+        before, after = (middle - 1).clamp(min=0), (middle + 1).clamp(max=last)
+        low, high = (
+            chart[one, row, side] if axis == 0 else chart[one, side, column] for side in (before, after)
+        )
+        bend = (2.0 * peak[one, best] - low - high).clamp(min=1e-4)
+        place[:, axis] += (0.5 * (high - low) / bend).clamp(-0.5, 0.5)
+    return entries[np.arange(count), best.numpy()], CELL_PX * place
 
 
 @torch.inference_mode()

@@ -1,17 +1,20 @@
-"""The learned tracker: every frame, a posterior over the image, refined by a recurrent unit (see `learned.network`).
+"""The learned tracker: a network that looks for every point in every frame, and image alignment that makes it exact.
 
-Per frame:
+Per frame three things propose where a point is:
 
-1. The network looks for every point by its descriptor on the template, turned and scaled as the point was last seen
-   (`learned.template_bank`). There is no separate transfer or re-detection: a point that was seen a frame ago has a sharp prior,
-   one that was hidden for a while a flat one. A point that nothing carries along is looked for at another roll in every frame.
-2. It works at 320x240 and is good to a pixel or two of it. Where the template has texture, its patch, laid over the frame as the
-   point is turned, is aligned at full resolution, and taken if it fits. Nothing is compared with later appearances alone, so
-   nothing drifts.
-3. The set checks itself (`co_motion.py`): a point that left those it moves with has slid to a look-alike and is not seen; a
-   hidden one is carried along by them.
+* Lucas-Kanade from the last frame (`flow.py`): exact while nothing is in the way, and wrong for good once something was;
+* the network (`learned.network`), which looks for its descriptor on the template, turned and scaled as the point was last seen
+  (`learned.template_bank`). There is no separate transfer or re-detection: a point that was seen a frame ago has a sharp prior,
+  one that was hidden for a while a flat one, and one that nothing carries along is looked for at other rolls, too. It works at
+  320x240 and is good to a pixel or two of it;
+* its neighbours that have moved as it has so far (`co_motion.py`).
 
-A handful of kept points is too few for that, so there are helpers (`helpers.py`).
+The template's patch, laid over the frame as the point is turned, is aligned at each proposal at full resolution. Nothing is
+compared with later appearances alone, so nothing drifts. How probable a proposal is follows from what the network says, how far
+off it is, how well the patch fits, and where the neighbours put it (`Evidence`, fitted on generated scenes by
+`training.fit_confidence`); the most probable one is taken. That is also the point's confidence, and below one half it is not seen.
+
+A handful of kept points is too few for neighbours, so there are helpers (`helpers.py`).
 """
 
 from __future__ import annotations
@@ -23,23 +26,28 @@ import torch
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
-from atk_perception.learned.backbone import Backbone, load_backbone
-from atk_perception.learned.network import SEEN_PROBABILITY, PointState, describe_points
+from atk_perception.learned.backbone import Backbone, FeatureMap, load_backbone
+from atk_perception.learned.network import SEEN_PROBABILITY, Estimate, PointState, describe_points
 from atk_perception.learned.template_bank import (
-    ROLLS,
     TemplateBank,
+    entries_that_fit,
     entry_warps,
+    look_for,
     make_template_bank,
     nearest_entries,
 )
-from atk_perception.local_affine import Float, fit_local_affine
+from atk_perception.local_affine import Float
 from atk_perception.patches import PatchBank, PatchShape, align, grey_image, make_bank, smooth_pyramid
 from atk_perception.tracking.co_motion import CoMotion, CoMotionParameters
+from atk_perception.tracking.flow import FlowParameters, followed
 from atk_perception.tracking.helpers import helper_points, place_helpers
 from atk_perception.tracking.protocol import Tracks
 
 COARSE, FINE = PatchShape(radius=7, level=1), PatchShape(radius=7, level=0)
 LEVELS = 2
+# Log odds that a proposal is right, within 8 px of a point that is in view: a bias, then a weight for each column of `_evidence`.
+# From `training.fit_confidence tracker`.
+EVIDENCE = (-1.49, 0.521, -0.354, 0.203, -0.77, 0.43, -0.13, -0.186, -0.019, 0.797, -1.236, -0.384, 3.528)
 
 
 @dataclass(frozen=True)
@@ -49,20 +57,25 @@ class AtkTrackerParameters:
     Attributes:
         iterations: refinements per frame. Trained with three; the third moves points by little and costs a millisecond.
         max_points: points and helpers together; above it there are no helpers.
+        flow: from frame to frame.
         co_motion: which points move as one.
-        least_ncc, farthest_px: an aligned patch that correlates less, or had to move farther than the network is ever off when it
-            is right, is not believed.
+        apart_px: proposals nearer than this are one.
+        least_ncc, farthest_px: an aligned patch that correlates less, or had to move farther, stays at its proposal.
         helper_ncc: a helper starts as seen from this correlation on.
-        lost_frames: a point unseen for so long, which nothing carries along, is looked for at any roll.
+        lost_frames: a point unseen for so long, which nothing carries along, is looked for everywhere, at any roll and scale.
+        searches: points that are, per frame; each costs a fifth of a millisecond.
     """
 
     iterations: int = 2
     max_points: int = 40
+    flow: FlowParameters = field(default_factory=FlowParameters)
     co_motion: CoMotionParameters = field(default_factory=CoMotionParameters)
-    least_ncc: float = 0.8
+    apart_px: float = 2.0
+    least_ncc: float = 0.7
     farthest_px: float = 10.0
     helper_ncc: float = 0.75
-    lost_frames: int = 3
+    lost_frames: int = 4
+    searches: int = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +88,11 @@ class AtkState:
         bank: descriptors on the template.
         coarse, fine: patches of the template.
         co_motion: the points on the template, and which of them have moved as one.
+        grey: (H, W) uint8, the last frame.
+        uv_px: (M, 2) in it. visible: (M,) in it.
         warp: (M, 2, 2) how the template lies in the last frame around each point, as of when that was known.
+        carried: (M,) whether neighbours carry a point along.
+        aligned: (M,) whether its patch fitted in the last frame.
     """
 
     count: int
@@ -84,7 +101,34 @@ class AtkState:
     coarse: PatchBank
     fine: PatchBank
     co_motion: CoMotion
+    grey: NDArray[np.uint8]
+    uv_px: Float
+    visible: NDArray[np.bool_]
     warp: Float
+    carried: NDArray[np.bool_]
+    aligned: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """Where M points may be in a frame, K places in all.
+
+    Attributes:
+        owner: (K,) whose each is. uv_px: (K, 2). warp: (K, 2, 2).
+        fits: (K,) whether the patch does. evidence: (K, E) what else speaks for it.
+        searched: the points as the network looked for them. estimate: what it said. frame: its view.
+        grey: (H, W) uint8, the frame.
+    """
+
+    owner: NDArray[np.int_]
+    uv_px: Float
+    warp: Float
+    fits: NDArray[np.bool_]
+    evidence: Float
+    searched: PointState
+    estimate: Estimate
+    frame: FeatureMap
+    grey: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +158,12 @@ class AtkTracker:
     def start(self, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches) -> AtkState:
         """See `Tracker.start`."""
         reference, count = self._prepare(template), len(template)
-        template_px = reference.points.uv_px
+        template_px, grey = reference.points.uv_px, grey_image(frame_rgb)
         frame = self._backbone(frame_rgb)
         found = matches.confidence >= SEEN_PROBABILITY
         helpers = place_helpers(
             reference.fine,
-            smooth_pyramid(grey_image(frame_rgb), LEVELS),
+            smooth_pyramid(grey, LEVELS),
             template_px,
             matches,
             found,
@@ -149,46 +193,170 @@ class AtkTracker:
         )
         seen = sure >= SEEN_PROBABILITY
         co_motion = CoMotion.begin(self.parameters.co_motion, template_px, uv_px, warp, seen)
-        return AtkState(count, points, reference.bank, reference.coarse, reference.fine, co_motion, warp)
+        return AtkState(
+            count,
+            points,
+            reference.bank,
+            reference.coarse,
+            reference.fine,
+            co_motion,
+            grey,
+            uv_px,
+            seen,
+            warp,
+            np.zeros(len(seen), np.bool_),
+            seen,
+        )
 
-    @torch.inference_mode()
     def step(self, state: AtkState, frame_rgb: NDArray[np.uint8]) -> tuple[AtkState, Tracks]:
         """See `Tracker.step`."""
         if state.count == 0:
             nothing = np.zeros((0, 2), np.float32)
             return state, Tracks(nothing, np.zeros(0, np.bool_), np.zeros(0, np.float32))
-        parameters, network = self.parameters, self._backbone.network
+        return self.settle(state, self.propose(state, frame_rgb))
+
+    @torch.inference_mode()
+    def propose(self, state: AtkState, frame_rgb: NDArray[np.uint8]) -> Proposals:
+        """Where the points may be in the next frame."""
+        parameters, grey = self.parameters, grey_image(frame_rgb)
+        pyramid = smooth_pyramid(grey, LEVELS)
         frame = self._backbone(frame_rgb)
-        entries, warp = self._turned(state)
-        points = replace(state.points, template=state.bank.pick(entries))
-        estimate = self._backbone.estimate(frame, points, parameters.iterations)
-        said = torch.sigmoid(estimate.visible_logit[-1]) * torch.sigmoid(estimate.certain_logit[-1])
-        confidence = np.asarray(said[0].numpy(), np.float32)
-        visible = confidence > SEEN_PROBABILITY
-        uv_px, warp = self._align(state, warp, frame_rgb, frame.to_image(estimate.uv_px[-1]), visible)
+        searched, turned, sought, sought_px = self._search(state, frame)
+        estimate = self._backbone.estimate(frame, searched, parameters.iterations)
+        network_px = frame.to_image(estimate.uv_px[-1])
 
-        carried = state.co_motion.neighbourhood(uv_px, warp, visible)
-        supported = carried.support > 0.5
-        off_px = np.linalg.norm(uv_px - carried.uv_px, axis=1)
-        slid = visible & supported & (off_px > parameters.co_motion.agreement_px)
-        visible = visible & ~slid & _inside(uv_px, frame_rgb)
-        confidence = np.where(visible, confidence, np.minimum(confidence, 1.0 - SEEN_PROBABILITY))
-        resting = supported & ~visible
-        uv_px = np.where(resting[:, None], carried.uv_px, uv_px)
-        warp = np.where(resting[:, None, None], carried.warp, warp)
+        flow_px, flow_ok = followed(state.grey, grey, state.uv_px, state.visible, parameters.flow)
+        placed = state.co_motion.neighbourhood(flow_px, state.warp, flow_ok)
+        supported = placed.support > 0.5
 
-        unseen = torch.from_numpy(~visible)[None]
-        said_logit = torch.where(unseen, torch.full_like(said, -9.0), estimate.visible_logit[-1])
-        after = network.advance(
-            frame.features,
-            points,
-            replace(estimate, uv_px=[frame.to_network(uv_px)], visible_logit=[said_logit]),
+        def apart(a: Float, b: Float) -> NDArray[np.bool_]:
+            return np.asarray(np.linalg.norm(a - b, axis=1) > parameters.apart_px)
+
+        by_network = np.flatnonzero(~flow_ok | apart(network_px, flow_px))
+        by_neighbours = np.flatnonzero(
+            supported & apart(placed.uv_px, network_px) & (~flow_ok | apart(placed.uv_px, flow_px))
         )
-        carry = torch.from_numpy(resting)[None]
-        after = replace(after, uv_px=torch.where(carry[..., None], frame.to_network(uv_px), after.uv_px))
-        state = replace(state, points=after, warp=warp, co_motion=state.co_motion.learn(uv_px, warp, visible))
+        by_flow = np.flatnonzero(flow_ok)
+        # The network's places may be off by some pixels: first a coarse look.
+        asked = np.concatenate([by_network, sought])
+        asked_px = np.concatenate([network_px[by_network], sought_px])
+        rough = align(state.coarse.take(asked), pyramid, asked_px, turned[asked], iterations=3, affine=False)
+        near = (rough.ncc > parameters.least_ncc) & (
+            np.linalg.norm(rough.uv_px - asked_px, axis=1) < parameters.farthest_px
+        )
+        owner = np.concatenate([by_flow, by_neighbours, asked])
+        start_px = np.concatenate(
+            [
+                flow_px[by_flow],
+                placed.uv_px[by_neighbours],
+                np.where(near[:, None], rough.uv_px, asked_px),
+            ]
+        )
+        bent = np.where(supported[:, None, None], placed.warp, state.warp)
+        warp = np.concatenate([state.warp[by_flow], placed.warp[by_neighbours], turned[asked]])
+        fitted = align(state.fine.take(owner), pyramid, start_px, warp, iterations=3, affine=True)
+        good = (fitted.ncc > parameters.least_ncc) & (
+            np.linalg.norm(fitted.uv_px - start_px, axis=1) < parameters.farthest_px
+        )
+        uv_px = np.where(good[:, None], fitted.uv_px, start_px)
+        # What has no texture of its own is turned as what is around it.
+        warp = np.where(
+            good[:, None, None], fitted.warp, np.concatenate([bent[by_flow], warp[len(by_flow) :]])
+        )
+
+        said = torch.minimum(estimate.visible_logit[-1], estimate.certain_logit[-1])[0].numpy()
+        texture = state.fine.texture / (state.fine.texture + 8.0)
+        around = state.co_motion.near.sum(axis=1)
+
+        def log_off(to_px: Float, unit_px: float) -> Float:
+            return np.asarray(np.log1p(np.linalg.norm(uv_px - to_px[owner], axis=1) / unit_px), np.float32)
+
+        off_network = log_off(network_px, 2.0)
+        described = state.bank.pick(nearest_entries(warp), owner)
+        cosine = (described * describe_points(frame.features, frame.to_network(uv_px)))[0].sum(dim=1).numpy()
+        size = 0.5 * np.log(np.maximum(np.abs(np.linalg.det(warp)), 1e-3))
+        usual = np.median(size[: len(by_flow)]) if len(by_flow) else 0.0
+        share = np.minimum(placed.support, 1.0)[owner]
+        network = np.clip(said, -6.0, 6.0)[owner]
+        evidence = np.stack(
+            [
+                network,
+                off_network,
+                network * np.exp(-off_network),
+                texture[owner],
+                -texture[owner] * np.log(1.02 - np.minimum(fitted.ncc, 1.0)),
+                flow_ok[owner] * np.exp(-log_off(flow_px, 2.0)),
+                state.visible[owner],
+                np.log(placed.support + 0.1)[owner] - np.log(around + 0.1)[owner],
+                np.log(placed.support + 0.1)[owner],
+                share * log_off(placed.uv_px, 3.0),
+                np.abs(size - usual),
+                cosine,
+            ],
+            axis=1,
+        ).astype(np.float32)
+        return Proposals(owner, uv_px, warp, good, evidence, searched, estimate, frame, grey)
+
+    @torch.inference_mode()
+    def settle(self, state: AtkState, proposals: Proposals) -> tuple[AtkState, Tracks]:
+        """Of every point the most probable proposal, if it is probable enough."""
+        frame, estimate = proposals.frame, proposals.estimate
+        logit = EVIDENCE[0] + proposals.evidence @ np.asarray(EVIDENCE[1:], np.float32)
+        # Of several rows of a point the last that is written stays: the best.
+        order = np.argsort(logit, kind="stable")
+        owner = proposals.owner[order]
+        best = np.full(len(state.warp), -9.0, np.float32)
+        uv_px, warp = state.uv_px.copy(), state.warp.copy()
+        best[owner], uv_px[owner], proposed = logit[order], proposals.uv_px[order], state.warp.copy()
+        proposed[owner] = proposals.warp[order]
+        aligned = np.zeros(len(state.warp), np.bool_)
+        aligned[owner] = proposals.fits[order]
+        confidence = np.asarray(1.0 / (1.0 + np.exp(-np.clip(best, -9.0, 9.0))), np.float32)
+        visible = (confidence >= SEEN_PROBABILITY) & _inside(uv_px, proposals.grey)
+        confidence = np.where(visible, confidence, np.minimum(confidence, 1.0 - SEEN_PROBABILITY)).astype(
+            np.float32
+        )
+        carried = state.co_motion.neighbourhood(uv_px, proposed, visible)
+        supported = carried.support > 0.5
+        resting = supported & ~visible
+        warp = np.where(visible[:, None, None], proposed, warp)
+        warp = np.where(resting[:, None, None], carried.warp, warp)
+        uv_px = np.where(resting[:, None], carried.uv_px, uv_px).astype(np.float32)
+
+        # The network goes on from what was settled.
+        agreed = torch.from_numpy(np.sqrt(confidence))[None]
+        said = torch.sigmoid(estimate.visible_logit[-1]) * torch.sigmoid(estimate.certain_logit[-1])
+        keep = torch.from_numpy(visible)[None] & (said > SEEN_PROBABILITY)
+        settled = torch.logit(
+            torch.where(torch.from_numpy(visible)[None], agreed, torch.zeros_like(agreed)), 1e-4
+        )
+        place = frame.to_network(uv_px)
+        after = self._backbone.network.advance(
+            frame.features,
+            proposals.searched,
+            replace(
+                estimate,
+                uv_px=[place],
+                visible_logit=[torch.where(keep, estimate.visible_logit[-1], settled)],
+                certain_logit=[torch.where(keep, estimate.certain_logit[-1], settled)],
+            ),
+        )
+        after = replace(
+            after, uv_px=torch.where(torch.from_numpy(resting)[None, :, None], place, after.uv_px)
+        )
+        state = replace(
+            state,
+            points=after,
+            grey=proposals.grey,
+            uv_px=uv_px,
+            visible=visible,
+            warp=warp,
+            carried=supported,
+            aligned=aligned & visible,
+            co_motion=state.co_motion.learn(uv_px, warp, visible),
+        )
         rows = slice(state.count)
-        return state, Tracks(frame.to_image(after.uv_px)[rows], visible[rows], confidence[rows])
+        return state, Tracks(uv_px[rows], visible[rows], confidence[rows])
 
     def select(self, state: AtkState, keep: NDArray[np.int_]) -> AtkState:
         """See `Tracker.select`; the helpers stay, since they stand on the same objects."""
@@ -206,17 +374,21 @@ class AtkTracker:
                 for name in (entry.name for entry in fields(PointState))
             )
         )
-        warp = np.concatenate([state.warp, more.warp])
-        uv_px = self._backbone(frame_rgb).to_image(points.uv_px)
-        seen = (points.certain[0].numpy() >= SEEN_PROBABILITY) & (points.unseen[0].numpy() == 0)
+        warp, uv_px = np.concatenate([state.warp, more.warp]), np.concatenate([state.uv_px, more.uv_px])
+        visible = np.concatenate([state.visible, more.visible])
         joined = AtkState(
             state.count,
             points,
             state.bank.join(more.bank),
             state.coarse.join(more.coarse),
             state.fine.join(more.fine),
-            state.co_motion.join(more.co_motion, uv_px, warp, seen),
+            state.co_motion.join(more.co_motion, uv_px, warp, visible),
+            more.grey,
+            uv_px,
+            visible,
             warp,
+            np.concatenate([state.carried, more.carried]),
+            np.concatenate([state.aligned, more.aligned]),
         )
         reported = np.concatenate([np.arange(state.count), old + np.arange(more.count)])
         helpers = np.concatenate([np.arange(state.count, old), np.arange(old + more.count, old + new)])
@@ -236,40 +408,46 @@ class AtkTracker:
             self._reference = _Reference(template, points, bank, coarse, fine)
         return self._reference
 
-    def _turned(self, state: AtkState) -> tuple[NDArray[np.int_], Float]:
-        """(M,) which description of the template each point is looked for by, and (M, 2, 2) how the template would lie then."""
-        unseen = state.points.unseen[0].numpy().astype(int)
-        lost = unseen >= self.parameters.lost_frames
-        entries = nearest_entries(state.warp, np.where(lost, unseen % ROLLS, 0))
-        return entries, np.where(lost[:, None, None], entry_warps()[entries], state.warp)
+    def _search(
+        self, state: AtkState, frame: FeatureMap
+    ) -> tuple[PointState, Float, NDArray[np.int_], Float]:
+        """How the points are looked for: as they were last seen, or, of the lost ones some in turn, as if they never were.
 
-    def _align(
-        self,
-        state: AtkState,
-        warp: Float,
-        frame_rgb: NDArray[np.uint8],
-        uv_px: Float,
-        visible: NDArray[np.bool_],
-    ) -> tuple[Float, Float]:
-        """(M, 2) positions and (M, 2, 2) warps, those of visible points moved to where the template's patch fits."""
-        chosen = np.flatnonzero(visible)
-        if len(chosen) == 0:
-            return uv_px, warp
-        template_px, found_px = state.co_motion.template_px[chosen], uv_px[chosen]
-        pyramid = smooth_pyramid(grey_image(frame_rgb), LEVELS)
-        near = state.co_motion.near[np.ix_(chosen, chosen)] + np.eye(len(chosen), dtype=np.float32)
-        rough = align(state.coarse.take(chosen), pyramid, found_px, warp[chosen], iterations=3, affine=False)
-        # Patches that fit, and hardly those that do not, say how their neighbours are turned.
-        trust = near * np.clip(rough.ncc - 0.4, 0.01, 1.0) ** 2
-        _, turned = fit_local_affine(template_px, template_px, rough.uv_px, trust, warp[chosen])
-        fitted = align(state.fine.take(chosen), pyramid, rough.uv_px, turned, iterations=4, affine=True)
-        good = (fitted.ncc > self.parameters.least_ncc) & (
-            np.linalg.norm(fitted.uv_px - found_px, axis=1) < self.parameters.farthest_px
+        Returns:
+            The points; (M, 2, 2) how the template would lie then; (L,) those that were looked for by their descriptors alone, and
+            (L, 2) the place in the frame that looks most like each of them.
+        """
+        parameters, points = self.parameters, state.points
+        entries, turned = nearest_entries(state.warp), state.warp.copy()
+        unseen = points.unseen[0].numpy().astype(int)
+        lost = np.flatnonzero((unseen >= parameters.lost_frames) & ~state.carried)
+        if len(lost) > parameters.searches:
+            first = parameters.searches * int(unseen[lost].max()) % len(lost)
+            lost = np.roll(lost, -first)[: parameters.searches]
+        everything = np.tile(np.arange(len(entry_warps())), (len(lost), 1))
+        entries[lost], lost_px = look_for(state.bank, lost, everything, frame.features)
+        turned[lost] = entry_warps()[entries[lost]]
+        # What is seen without texture drifts: where around its last place does it look most like the template?
+        plain = np.flatnonzero(state.visible & ~state.aligned)
+        around_px = points.uv_px[:, torch.from_numpy(plain)]
+        fitting = entries_that_fit(state.bank, plain, describe_points(frame.features, around_px)[0])
+        _, plain_px = look_for(state.bank, plain, fitting[:, None], frame.features, around_px[0])
+        rows = torch.from_numpy(lost)
+        template = state.bank.pick(entries)
+        anew = torch.zeros_like(points.certain, dtype=torch.bool)
+        anew[0, rows] = True
+        searched = replace(
+            points,
+            template=template,
+            latest=torch.where(anew[..., None], template, points.latest),
+            velocity_px=torch.where(
+                anew[..., None], torch.zeros_like(points.velocity_px), points.velocity_px
+            ),
+            certain=torch.where(anew, torch.zeros_like(points.certain), points.certain),
+            visible=torch.where(anew, torch.zeros_like(points.visible), points.visible),
         )
-        aligned, warps = uv_px.copy(), warp.copy()
-        aligned[chosen[good]] = fitted.uv_px[good]
-        warps[chosen] = np.where(good[:, None, None], fitted.warp, turned)
-        return aligned, warps
+        sought = np.concatenate([lost, plain])
+        return searched, turned, sought, frame.to_image(torch.cat([lost_px, plain_px])[None])
 
 
 def _take(state: AtkState, points: NDArray[np.int_], helpers: NDArray[np.int_]) -> AtkState:
@@ -283,10 +461,15 @@ def _take(state: AtkState, points: NDArray[np.int_], helpers: NDArray[np.int_]) 
         state.coarse.take(index),
         state.fine.take(index),
         state.co_motion.take(index),
+        state.grey,
+        state.uv_px[index],
+        state.visible[index],
         state.warp[index],
+        state.carried[index],
+        state.aligned[index],
     )
 
 
-def _inside(uv_px: Float, frame_rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    last = np.array([frame_rgb.shape[1] - 1, frame_rgb.shape[0] - 1])
+def _inside(uv_px: Float, grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    last = np.array([grey.shape[1] - 1, grey.shape[0] - 1])
     return np.asarray(np.all((uv_px >= 0.0) & (uv_px <= last), axis=1), np.bool_)

@@ -15,14 +15,19 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from atk_perception.correspondence.atk import AtkMatcher
+from atk_perception.correspondence.atk import IMPOSSIBLE, LARGEST_LEAD, AtkMatcher
 from atk_perception.correspondence.protocol import Template
 from atk_perception.evaluation import held_out
+from atk_perception.evaluation.run import known_matches
+from atk_perception.learned.backbone import Backbone
+from atk_perception.learned.weights import load_network
+from atk_perception.tracking.atk import AtkTracker
 from atk_perception.training.clip import Clip
 from atk_perception.training.generator import PLANAR, ROBOT
 from atk_perception.training.planar import planar_clip
@@ -71,9 +76,11 @@ def fit(rows: Rows, right: Truth, weight: Rows | None = None, ridge: float = 1e-
     return found
 
 
-def matcher_evidence(scenes: int) -> tuple[list[Rows], list[Truth], list[NDArray[np.int_]]]:
+def matcher_evidence(
+    scenes: int, weights: Path | None
+) -> tuple[list[Rows], list[Truth], list[NDArray[np.int_]]]:
     """Per scene: (C, 6) evidence of every candidate, (C,) whether it is right, (C,) whose it is."""
-    matcher = AtkMatcher()
+    matcher = AtkMatcher(None if weights is None else Backbone(load_network(weights)))
     rows, right, owners = [], [], []
     for number in tqdm(range(scenes), desc="scenes", unit="scene", file=sys.stderr):
         pair = scene_pair(number)
@@ -86,9 +93,9 @@ def matcher_evidence(scenes: int) -> tuple[list[Rows], list[Truth], list[NDArray
     return rows, right, owners
 
 
-def fit_matcher(scenes: int) -> dict[str, object]:
+def fit_matcher(scenes: int, weights: Path | None) -> dict[str, object]:
     """Constants of the evidence, and of the confidence of the best candidate given its lead."""
-    rows, right, owners = matcher_evidence(scenes)
+    rows, right, owners = matcher_evidence(scenes, weights)
     evidence = fit(np.concatenate(rows), np.concatenate(right))
     best, hit = [], []
     for facts, true, owner in zip(rows, right, owners, strict=True):
@@ -96,8 +103,8 @@ def fit_matcher(scenes: int) -> dict[str, object]:
         for point in np.unique(owner):
             mine = np.flatnonzero(owner == point)
             order = mine[np.argsort(-logit[mine])]
-            second = logit[order[1]] if len(order) > 1 else -30.0
-            best.append([logit[order[0]], min(logit[order[0]] - second, 6.0)])
+            second = logit[order[1]] if len(order) > 1 else IMPOSSIBLE
+            best.append([logit[order[0]], min(logit[order[0]] - second, LARGEST_LEAD)])
             hit.append(true[order[0]])
     confidence = fit(np.array(best), np.array(hit))
     sure = 1.0 / (1.0 + np.exp(-(confidence[0] + np.array(best) @ confidence[1:])))
@@ -107,6 +114,43 @@ def fit_matcher(scenes: int) -> dict[str, object]:
         "right_of_best": round(float(np.mean(hit)), 4),
         **figures(sure, np.array(hit)),
     }
+
+
+def tracker_evidence(clips: int, frames: int, weights: Path | None) -> tuple[Rows, Truth]:
+    """(K, E) evidence of every proposal, (K,) whether it is right.
+
+    The tracker goes on from what it settles with the constants it has: run it twice where they changed much.
+    """
+    tracker = AtkTracker(None if weights is None else Backbone(load_network(weights)))
+    rows, right = [], []
+    names = tuple(held_out.CLASSES)
+    for number in tqdm(range(clips), desc="clips", unit="clip", file=sys.stderr):
+        name, seed = names[number % len(names)], FIRST_SEED + number
+        size = (held_out.HEIGHT, held_out.WIDTH)
+        if name in held_out.PLANAR_CLASSES:
+            clip = planar_clip(seed, frames, *size, held_out.PLANAR_CLASSES[name], 32)
+        else:
+            clip = robot_clip(seed, frames, *size, held_out.ROBOT_CLASSES[name], 32)
+        state = tracker.start(
+            Template(clip.video_rgb[0], clip.uv_px[:, 0]), clip.video_rgb[0], known_matches(clip.uv_px[:, 0])
+        )
+        for t in range(1, len(clip.video_rgb)):
+            proposals = tracker.propose(state, clip.video_rgb[t])
+            mine = proposals.owner < state.count
+            owner = proposals.owner[mine]
+            off_px = np.linalg.norm(proposals.uv_px[mine] - clip.uv_px[owner, t], axis=1)
+            rows.append(proposals.evidence[mine].astype(np.float64))
+            right.append((off_px <= CLOSE_PX) & clip.visible[owner, t])
+            state, _ = tracker.settle(state, proposals)
+    return np.concatenate(rows), np.concatenate(right)
+
+
+def fit_tracker(clips: int, frames: int, weights: Path | None) -> dict[str, object]:
+    """Constants of the evidence for a proposal."""
+    rows, right = tracker_evidence(clips, frames, weights)
+    evidence = fit(rows, right)
+    probability = 1.0 / (1.0 + np.exp(-(evidence[0] + rows @ evidence[1:])))
+    return {"evidence": np.round(evidence, 3).tolist(), **figures(probability, right)}
 
 
 def figures(probability: Rows, right: Truth) -> dict[str, object]:
@@ -131,10 +175,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("backend", choices=("matcher",))
-    parser.add_argument("--scenes", type=int, default=300, help="default: %(default)s")
+    parser.add_argument("backend", choices=("matcher", "tracker"))
+    parser.add_argument("--scenes", type=int, default=300, help="of the matcher; default: %(default)s")
+    parser.add_argument("--clips", type=int, default=54, help="of the tracker; default: %(default)s")
+    parser.add_argument("--frames", type=int, default=48, help="of a clip; default: %(default)s")
+    parser.add_argument("--weights", type=Path, help="default: the packaged ones")
     options = parser.parse_args(arguments)
-    print(json.dumps(fit_matcher(options.scenes)))
+    found = (
+        fit_matcher(options.scenes, options.weights)
+        if options.backend == "matcher"
+        else fit_tracker(options.clips, options.frames, options.weights)
+    )
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
