@@ -352,17 +352,11 @@ def compare_with_published(
     benchmark: Path | None,
 ) -> Row:
     """The figures of one task, as in the last line of output; `tasks` has its tracks for each seed."""
-    changes = {"policy": config.policy, "candidates": config.candidates}
-    published = {
-        f"alpha {alpha:g}": SelectionConfig.published(
-            alpha, **changes, choice=config.choice.model_copy(update={"objective": "published"})
-        )
-        for alpha in alphas
-    }
+    tried = {f"alpha {alpha:g}": published(config, alpha) for alpha in alphas}
     selected = bench.select(
         [
             (variant, task, _seeded(changed, seed))
-            for variant, changed in {"automatic": config, **published}.items()
+            for variant, changed in {"automatic": config, **tried}.items()
             for seed, task in enumerate(tasks)
         ]
     )
@@ -379,7 +373,7 @@ def compare_with_published(
             "held_out_error": mean((errors[k] for k in mine), 4),
         }
 
-    tuned = {variant: of(variant) for variant in published}
+    tuned = {variant: of(variant) for variant in tried}
     best = min(tuned, key=lambda variant: tuned[variant]["held_out_error"])
     return {
         **of("automatic"),
@@ -391,8 +385,14 @@ def compare_with_published(
     }
 
 
+def published(config: SelectionConfig, alpha: float = 0.002) -> SelectionConfig:
+    """The published objective on the same candidates, measured in the same way."""
+    choice = config.choice.model_copy(update={"objective": "published"})
+    return SelectionConfig.published(alpha, policy=config.policy, candidates=config.candidates, choice=choice)
+
+
 def variants(config: SelectionConfig) -> dict[str, SelectionConfig]:
-    """The ablation of choosing: the default, and one change at a time."""
+    """The ablation of choosing: the default, the published objective, and between them one change at a time."""
 
     def select_with(**changes: Any) -> SelectionConfig:
         return config.model_copy(update={"select": config.select.model_copy(update=changes)})
@@ -404,11 +404,12 @@ def variants(config: SelectionConfig) -> dict[str, SelectionConfig]:
     apart = {"merge": False, "parts_max": config.choice.keypoints_max}
     return {
         "default": config,
-        **{f"gates {name}": select_with(gates=name) for name in GATES if name != config.select.gates},
+        "published": published(config),
         **{
             f"penalty {form}": select_with(penalty=PenaltyConfig.model_validate({"form": form}))
             for form in ("fixed", "constraint")
         },
+        **{f"gates {name}": select_with(gates=name) for name in GATES if name != config.select.gates},
         "without cross-fitting": select_with(cross_fit=False),
         "without failures": config.model_copy(update={"augmentation": AugmentationConfig(**perfect)}),
         "without merging": config.model_copy(update={"choice": config.choice.model_copy(update=apart)}),

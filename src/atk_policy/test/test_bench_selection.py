@@ -32,10 +32,11 @@ def task_of(made, name: str) -> Task:
     return Task(name, points, demonstrations, name, CandidateConfig())
 
 
-def test_each_variant_of_the_ablation_changes_one_thing():
+def test_each_variant_of_the_ablation_changes_one_thing_but_the_published_reference():
     default = SelectionConfig()
     ways = variants(default)
     assert ways.pop("default") == default
+    assert ways.pop("published") == SelectionConfig.published()
     changed = {
         name: {group for group, value in default if value != getattr(config, group)}
         for name, config in ways.items()
