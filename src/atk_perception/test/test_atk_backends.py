@@ -12,6 +12,7 @@ from atk_perception.correspondence.atk import AtkMatcher
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.learned.backbone import Backbone
 from atk_perception.learned.network import PointNetwork
+from atk_perception.learned.template_bank import TemplateBank, entries_that_fit, look_for
 from atk_perception.local_affine import local_warps
 from atk_perception.registry import MATCHERS, TRACKERS
 from atk_perception.tracking.atk import AtkTracker
@@ -109,6 +110,42 @@ def test_local_maps_follow_any_roll_though_many_matches_are_wrong(roll_deg: floa
     errors = np.linalg.norm(warps - truth, axis=(1, 2))
     assert np.median(errors) < 0.15
     assert np.max(errors) < 0.5
+
+
+def planted(places: list[tuple[float, float]], descriptor: torch.Tensor) -> torch.Tensor:
+    """(1, 64, 60, 80): noise, and bumps that look like the descriptor around places in cells."""
+    torch.manual_seed(1)
+    v, u = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
+    features = 0.3 * torch.randn(64, 60, 80) / 8.0
+    for column, row in places:
+        features += descriptor[:, None, None] * torch.exp(-0.25 * ((u - column) ** 2 + (v - row) ** 2))
+    return features[None]
+
+
+def test_a_point_is_found_between_cells_and_at_the_roll_and_scale_that_it_has() -> None:
+    torch.manual_seed(2)
+    bank = TemplateBank(torch.nn.functional.normalize(torch.randn(3, 24, 64), dim=2))
+    everything = np.tile(np.arange(24), (2, 1))
+    features = planted([(33.4, 20.7)], bank.descriptors[2, 17])
+    entries, place_px = look_for(bank, np.array([0, 2]), everything, features)
+    assert entries[1] == 17
+    np.testing.assert_allclose(place_px[1] / 4.0, [33.4, 20.7], atol=0.2)
+
+
+def test_of_two_places_that_look_alike_the_nearer_one_is_taken_where_one_is_expected() -> None:
+    torch.manual_seed(3)
+    bank = TemplateBank(torch.nn.functional.normalize(torch.randn(1, 24, 64), dim=2))
+    features = planted([(10.0, 10.0), (60.0, 40.0)], bank.descriptors[0, 8])
+    for around in ((12.0, 10.0), (57.0, 42.0)):
+        _, place_px = look_for(bank, np.array([0]), np.array([[8]]), features, 4.0 * torch.tensor([around]))
+        np.testing.assert_allclose(place_px[0] / 4.0, np.round(np.array(around), -1), atol=0.6)
+
+
+def test_the_entry_that_fits_what_is_seen_is_chosen() -> None:
+    torch.manual_seed(4)
+    bank = TemplateBank(torch.nn.functional.normalize(torch.randn(4, 24, 64), dim=2))
+    seen = torch.stack([bank.descriptors[3, 5], bank.descriptors[1, 20]])
+    np.testing.assert_array_equal(entries_that_fit(bank, np.array([3, 1]), seen), [5, 20])
 
 
 def test_without_matches_around_a_local_map_is_the_identity() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atk_perception.candidates import sample_candidates
+from atk_perception.correspondence.protocol import Matches
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 from atk_perception.keypoint_tracker import KeypointTracker, TrackerState
 from atk_perception.overlay import Overlay
@@ -19,8 +20,8 @@ def keypoint_set_of(template) -> KeypointSet:
     return KeypointSet.create("test", template.uv_px, template.image_rgb, camera_name="camera")
 
 
-def new_tracker(template) -> KeypointTracker:
-    return KeypointTracker(keypoint_set_of(template), make_matcher("sift"), make_tracker("template_lk"))
+def new_tracker(template, name: str = "template_lk") -> KeypointTracker:
+    return KeypointTracker(keypoint_set_of(template), make_matcher("sift"), make_tracker(name))
 
 
 def test_a_camera_that_repeats_its_picture_is_noticed(make_scene):
@@ -78,10 +79,11 @@ def test_a_scene_without_the_objects_is_refused(make_scene):
     assert "needed" in seen.reason
 
 
-def test_moving_objects_are_followed_and_found_again_behind_an_occluder(make_scene, pose):
+@pytest.mark.parametrize("name", ["template_lk", "atk"])
+def test_moving_objects_are_followed_and_found_again_behind_an_occluder(make_scene, pose, name):
     scene = make_scene(seed=3)
     template = scene.template()
-    tracker = new_tracker(template)
+    tracker = new_tracker(template, name)
     covered, hidden_said, errors = 0, 0, []
     for k in range(45):
         poses = [pose(p.u + 1.5 * k, p.v - 0.8 * k, 0.02 * k) for p in scene.home]
@@ -98,6 +100,27 @@ def test_moving_objects_are_followed_and_found_again_behind_an_occluder(make_sce
     assert np.median(every) < 1.0
     assert (every < 4.0).mean() > 0.95
     assert hidden_said > 0.9 * covered
+
+
+def test_the_learned_tracker_finds_again_what_comes_back_elsewhere_and_turned(make_scene, pose):
+    scene = make_scene(seed=3)
+    template = scene.template()
+    everything, tracker = np.ones(len(template), np.float32), make_tracker("atk")
+    identity = np.tile(np.eye(2, dtype=np.float32), (len(template), 1, 1))
+    state = tracker.start(template, template.image_rgb, Matches(template.uv_px, everything, identity))
+    mine = np.linalg.norm(template.uv_px - [scene.home[0].u, scene.home[0].v], axis=1) < 60
+    for _ in range(8):  # the first object is taken away
+        poses = [pose(-300.0, -300.0), *scene.home[1:]]
+        state, tracks = tracker.step(state, scene.render(poses))
+    assert not tracks.visible[mine].any()
+    assert tracks.visible[~mine].mean() > 0.8
+    home = scene.home[0]
+    poses = [pose(home.u + 20, home.v + 30, np.deg2rad(130)), *scene.home[1:]]
+    for _ in range(8):
+        state, tracks = tracker.step(state, scene.render(poses))
+    error_px = np.linalg.norm(tracks.uv_px - scene.truth(template, poses), axis=1)
+    assert tracks.visible[mine].mean() > 0.7
+    assert np.median(error_px[mine & tracks.visible]) < 1.5
 
 
 def test_the_same_images_give_the_same_tracks(make_scene, pose):

@@ -44,8 +44,8 @@ LEARNED_EXACT_PX, SIFT_EXACT_PX = 5.0, 2.5
 
 # Log odds that a candidate is right: a bias, then a weight for each column of `AtkMatcher.evidence`. And those that the best one is:
 # a bias, then weights of its log odds and of its lead over the next. From `training.fit_confidence matcher`.
-EVIDENCE = (-3.1, 2.4, 0.45, 2.0, 0.45, 2.0, 0.5)
-CONFIDENCE, LARGEST_LEAD = (0.0, 1.0, 0.2), 6.0
+EVIDENCE = (-2.842, 1.225, 0.569, -1.321, -0.015, 5.754, 0.519)
+CONFIDENCE, LARGEST_LEAD = (-0.065, 0.916, 0.17), 6.0
 IMPOSSIBLE = -30.0
 
 

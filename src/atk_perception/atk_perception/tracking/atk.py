@@ -46,8 +46,10 @@ from atk_perception.tracking.protocol import Tracks
 COARSE, FINE = PatchShape(radius=7, level=1), PatchShape(radius=7, level=0)
 LEVELS = 2
 # Log odds that a proposal is right, within 8 px of a point that is in view: a bias, then a weight for each column of `_evidence`.
-# From `training.fit_confidence tracker`.
+# Those that the best one is: a bias, and a weight of its log odds. From `training.fit_confidence tracker`.
 EVIDENCE = (-1.49, 0.521, -0.354, 0.203, -0.77, 0.43, -0.13, -0.186, -0.019, 0.797, -1.236, -0.384, 3.528)
+
+CONFIDENCE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -311,7 +313,8 @@ class AtkTracker:
         proposed[owner] = proposals.warp[order]
         aligned = np.zeros(len(state.warp), np.bool_)
         aligned[owner] = proposals.fits[order]
-        confidence = np.asarray(1.0 / (1.0 + np.exp(-np.clip(best, -9.0, 9.0))), np.float32)
+        sure = CONFIDENCE[0] + CONFIDENCE[1] * best
+        confidence = np.asarray(1.0 / (1.0 + np.exp(-np.clip(sure, -9.0, 9.0))), np.float32)
         visible = (confidence >= SEEN_PROBABILITY) & _inside(uv_px, proposals.grey)
         confidence = np.where(visible, confidence, np.minimum(confidence, 1.0 - SEEN_PROBABILITY)).astype(
             np.float32
