@@ -47,8 +47,8 @@ def load_network(path: Path = PACKAGED) -> PointNetwork:
     """
     if not path.is_file():
         raise WeightsError(
-            f"no weights at {path}. None are shipped yet: train them as learned/MODEL_CARD.md says "
-            "(python -m atk_perception.training.train --help), or choose another backend"
+            f"no weights at {path}. Those of this package are learned/atk.safetensors: is the installation whole? "
+            "Others are trained as learned/MODEL_CARD.md says (python -m atk_perception.training.train --help)"
         )
     try:
         with safe_open(path, framework="pt") as file:

@@ -47,9 +47,9 @@ COARSE, FINE = PatchShape(radius=7, level=1), PatchShape(radius=7, level=0)
 LEVELS = 2
 # Log odds that a proposal is right, within 8 px of a point that is in view: a bias, then a weight for each column of `_evidence`.
 # Those that the best one is: a bias, and a weight of its log odds. From `training.fit_confidence tracker`.
-EVIDENCE = (-1.49, 0.521, -0.354, 0.203, -0.77, 0.43, -0.13, -0.186, -0.019, 0.797, -1.236, -0.384, 3.528)
+EVIDENCE = (-1.222, 0.424, -0.433, 0.22, -0.787, 0.534, 0.058, -0.258, 0.058, 0.788, -1.146, -0.653, 3.07)
 
-CONFIDENCE = (0.0, 1.0)
+CONFIDENCE = (0.019, 0.952)
 
 
 @dataclass(frozen=True)
