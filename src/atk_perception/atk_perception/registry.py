@@ -1,6 +1,6 @@
 """Matchers and trackers by name: the one place where a name becomes an object.
 
-Those that need weights of others are never the default. `get_weights` fetches weights; where they lie is told by ATK_WEIGHTS
+Those that need weights of others are never the default; our own are in this package. `get_weights` fetches weights; where they lie is told by ATK_WEIGHTS
 (see public_models.py).
 """
 
@@ -162,7 +162,7 @@ TRACKERS: dict[str, Backend[Tracker[Any]]] = {
 }
 
 DEFAULT_MATCHER = "sift"
-DEFAULT_TRACKER = "template_lk"
+DEFAULT_TRACKER = "atk"
 DEFAULT_INFERENCE = "default"
 
 

@@ -19,6 +19,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import cv2
+import torch
 
 Tell = Callable[[Any], None]
 T = TypeVar("T")
@@ -40,6 +41,7 @@ def begin_worker() -> None:
     """Make this process a worker: one thread, for the processes are the parallelism, and an end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who started this process ends it
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
