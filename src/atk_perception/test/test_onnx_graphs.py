@@ -10,7 +10,7 @@ import torch
 
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.learned.backbone import Backbone
-from atk_perception.learned.network import PointNetwork, Residual
+from atk_perception.learned.network import ITERATIONS, PointNetwork, Residual
 from atk_perception.learned.onnx_graphs import OnnxGraphError, OnnxNetwork, export_graphs, random_state
 from atk_perception.registry import make_tracker
 from atk_perception.tracking.atk import AtkTracker
@@ -23,7 +23,8 @@ def network(seed: int) -> PointNetwork:
     for block in made.modules():
         if isinstance(block, Residual):
             torch.nn.init.normal_(block.second.weight, std=0.05)
-    torch.nn.init.normal_(made.head.weight, std=0.3)
+    torch.nn.init.normal_(made.neighbours.answer.weight, std=0.1)
+    torch.nn.init.normal_(made.head.weight, std=0.5)
     return made
 
 
@@ -47,7 +48,10 @@ def test_graphs_say_what_torch_says_at_any_height_and_number_of_points(exported,
         features = weights.encode(image)
         torch.testing.assert_close(graphs.encode(image), features, atol=1e-5, rtol=1e-5)
         state = random_state(points, generator)
-        mine, theirs = weights.estimate(features, state, 3), graphs.estimate(features, state, 3)
+        mine, theirs = (
+            weights.estimate(features, state, ITERATIONS),
+            graphs.estimate(features, state, ITERATIONS),
+        )
     assert (mine.uv_px[-1] - mine.start_px).abs().max() > 1.0, "the refinement moves them"
     torch.testing.assert_close(theirs.uv_px[-1], mine.uv_px[-1], atol=1e-2, rtol=0.0)
     for name in ("visible_logit", "certain_logit"):
@@ -77,7 +81,7 @@ def test_graphs_of_other_weights_and_another_number_of_refinements_are_refused(e
     with pytest.raises(OnnxGraphError, match=r"encoder\.onnx was made of other weights; write it with"):
         OnnxNetwork(folder, network(1))
     state = random_state(4, torch.Generator())
-    with pytest.raises(OnnxGraphError, match="refines 3 times, asked for are 5"):
+    with pytest.raises(OnnxGraphError, match="refines 2 times, asked for are 5"):
         OnnxNetwork(folder, weights).estimate(torch.zeros(1, 64, 60, 80), state, 5)
 
 

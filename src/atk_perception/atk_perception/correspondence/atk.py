@@ -29,7 +29,7 @@ from atk_perception.correspondence.verification import (
     identities,
 )
 from atk_perception.learned.backbone import Backbone, FeatureMap, load_backbone
-from atk_perception.learned.network import begin
+from atk_perception.learned.network import ITERATIONS, begin
 from atk_perception.learned.template_bank import TemplateBank, make_template_bank, nearest_entries
 from atk_perception.local_affine import Float
 from atk_perception.patches import Alignment, grey_image, smooth_pyramid
@@ -62,7 +62,7 @@ class _Reference:
 class AtkMatcher:
     """The learned `Matcher`."""
 
-    def __init__(self, backbone: Backbone | None = None, iterations: int = 2) -> None:
+    def __init__(self, backbone: Backbone | None = None, iterations: int = ITERATIONS) -> None:
         """`backbone`: the packaged one if not given; `iterations`: refinements when the network is asked."""
         self._backbone = backbone or load_backbone()
         self._voter = DescriptorVoter(self._backbone)

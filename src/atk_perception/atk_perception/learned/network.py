@@ -36,6 +36,8 @@ CERTAIN_WITHIN_PX = 4.0
 SEEN_PROBABILITY = 0.5
 # A point unseen for longer is as lost as it can be: the network is told no more than this.
 LONG_UNSEEN = 6.0
+# Refinements per frame where nobody learns. Trained with three; the third moves points by little and costs a millisecond.
+ITERATIONS = 2
 
 
 class Residual(nn.Module):

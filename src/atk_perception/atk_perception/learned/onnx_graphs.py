@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atk_perception.learned.network import CELL_PX, DESCRIPTOR, Estimate, PointNetwork, PointState
+from atk_perception.learned.network import CELL_PX, DESCRIPTOR, ITERATIONS, Estimate, PointNetwork, PointState
 from atk_perception.learned.weights import PACKAGED, WeightsError, load_network
 
 NETWORK_SIZE = (240, 320)  # (height, width) of the example; the width is fixed by it
 MULTIPLE = 16
-ITERATIONS = 3  # refinements per frame, as in training
 ENCODER_FILE, REFINEMENT_FILE = "encoder.onnx", "refinement.onnx"
 WEIGHTS_DIGEST = "weights_sha256"  # entry of the graphs' metadata: which weights they were made of
 STATE = ("template", "template_px", "latest", "uv_px", "velocity_px", "visible", "certain", "unseen")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.learned.backbone import Backbone, FeatureMap, load_backbone
-from atk_perception.learned.network import SEEN_PROBABILITY, Estimate, PointState, describe_points
+from atk_perception.learned.network import ITERATIONS, SEEN_PROBABILITY, Estimate, PointState, describe_points
 from atk_perception.learned.template_bank import (
     TemplateBank,
     entries_that_fit,
@@ -57,7 +57,7 @@ class AtkTrackerParameters:
     """What can be tuned, with the reason for each value.
 
     Attributes:
-        iterations: refinements per frame. Trained with three; the third moves points by little and costs a millisecond.
+        iterations: refinements per frame.
         max_points: points and helpers together; above it there are no helpers.
         flow: from frame to frame.
         co_motion: which points move as one.
@@ -68,7 +68,7 @@ class AtkTrackerParameters:
         searches: points that are, per frame; each costs a fifth of a millisecond.
     """
 
-    iterations: int = 2
+    iterations: int = ITERATIONS
     max_points: int = 40
     flow: FlowParameters = field(default_factory=FlowParameters)
     co_motion: CoMotionParameters = field(default_factory=CoMotionParameters)
