@@ -371,9 +371,12 @@ class PolicyNode(ManagedNode):
             if self._runner.state in (RunState.RUNNING, RunState.HOLDING):
                 deadlines = self._robot.deadlines_s
                 silent_s = (self._passing_ns() - self._alive_ns) / 1e9
-                if silent_s <= deadlines.keypoints:
+                was_set_back = silent_s < -DISCONTINUITY_NS / 1e9  # a simulated clock
+                if silent_s <= deadlines.keypoints and not was_set_back:
                     return
-                if self._joint_fault is not None:
+                if was_set_back:
+                    cause = "clock_jump"
+                elif self._joint_fault is not None:
                     cause = self._joint_fault[1]
                 elif self._joint_state_ns is None:
                     cause = "no_joint_state"

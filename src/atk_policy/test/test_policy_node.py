@@ -20,8 +20,10 @@ from command_plans import ACTION_ROBOT
 from controller_process import ControllerProcess
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
 from run_folders import ROBOT, ROBOT_PATH, write_run_folder
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray
@@ -73,6 +75,7 @@ class Graph:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain_id)
         self.node = Node("test_graph", context=self.context)
+        self.ahead_ns = 0  # of the system's clock: what frames are stamped with
         self.statuses: list[PolicyStatus] = []
         self.wire: list[tuple[str, list[float]]] = []
         self.keypoints = self.node.create_publisher(KeypointArray, "keypoints", 10)
@@ -115,7 +118,7 @@ class Graph:
 
     def send(self, *, names=JOINT_NAMES, position=HOME, set_name="cups", joints=True) -> int:
         """One frame as the robot would send it: joint state, then keypoints. Returns its stamp [ns]."""
-        now = self.node.get_clock().now().to_msg()
+        now = (self.node.get_clock().now() + Duration(nanoseconds=self.ahead_ns)).to_msg()
         if joints:
             message = JointState(name=list(names), position=[float(p) for p in position])
             message.header.stamp = now
@@ -294,6 +297,29 @@ def test_when_frames_stop_arriving_the_position_is_held(graph):
     graph.wait(
         "its status", lambda: list(graph.statuses[-1].command[:-1]) == arm_commands(graph)[-1]
     )  # two topics
+
+
+def test_a_simulated_clock_that_is_set_back_is_held_at_once_and_the_run_resumes_in_its_new_time(run_folder):
+    graph = Graph(run_folder, DOMAIN_ID + 1, hold_limit_s=60.0, parameters=("use_sim_time:=true",))
+    try:
+        clock = graph.node.create_publisher(Clock, "/clock", 10)
+
+        def tick() -> None:
+            now = graph.node.get_clock().now() + Duration(nanoseconds=graph.ahead_ns)
+            clock.publish(Clock(clock=now.to_msg()))
+
+        graph.node.create_timer(0.01, tick)
+        graph.wait("discovery", lambda: clock.get_subscription_count() == 1)
+        graph.start()
+        until(graph, lambda status: status.state == PolicyStatus.RUNNING)
+        graph.statuses.clear()
+        graph.ahead_ns = -30 * 10**9
+        # Not a frame since.
+        graph.wait("the hold", lambda: any(s.hold_cause == "clock_jump" for s in graph.statuses))
+        until(graph, lambda status: status.state == PolicyStatus.RUNNING)
+        assert np.isfinite(arm_commands(graph)).all()
+    finally:
+        graph.close()
 
 
 def test_a_second_run_is_refused_while_one_is_in_progress_and_the_time_limit_ends_it(graph):
