@@ -22,7 +22,7 @@ REST_RAD = 1e-4
 # A joint [rad/s] that is slower than this only settles.
 SETTLING_RAD_S = 0.05
 # States of atk_interfaces/PolicyStatus.
-RUNNING, HOLDING, STOPPED = 1, 2, 3
+HOLDING, STOPPED = 2, 3
 # "... all end in a hold within two control periods."
 HOLD_PERIODS = 2.0
 
@@ -167,11 +167,16 @@ def last_motion_s(wire: Wire, begin_s: float, end_s: float, *, of_joints: bool =
 
 
 def first_hold(wire: Wire, begin_s: float, end_s: float) -> tuple[float, float] | None:
-    """From when to when the policy first said within a stretch of time that it holds or has stopped; None: it never did."""
-    began_s = next((t for t, s in wire.states if begin_s < t <= end_s and s in (HOLDING, STOPPED)), None)
-    if began_s is None:
+    """From when to when the policy said within a stretch of time that it holds or has stopped; None: it never did.
+
+    A command is sent before the word for it: what follows the last word of a hold may belong to what comes next.
+    """
+    within = [(t, s in (HOLDING, STOPPED)) for t, s in wire.states if begin_s < t <= end_s]
+    began = next((k for k, (_, is_held) in enumerate(within) if is_held), None)
+    if began is None:
         return None
-    return began_s, next((t for t, s in wire.states if began_s < t <= end_s and s == RUNNING), end_s)
+    resumed = next((k for k, (_, is_held) in enumerate(within) if k > began and not is_held), None)
+    return within[began][0], end_s if resumed is None else within[resumed - 1][0]
 
 
 @dataclass(frozen=True)

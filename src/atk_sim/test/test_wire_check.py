@@ -77,6 +77,7 @@ def test_motion_and_its_speed_are_found():
 PERIOD_S = 1.0 / ROBOT.control_rate_hz
 SPEED_RAD_S, BRAKE_RAD_S2 = 1.0, 0.8 * ROBOT.joints.acceleration_max_rad_s2[0]
 STRUCK_S = 101.0
+SAID_S = 2e-4  # the word comes after its command
 
 
 def stopping(brakes_at_s: float, says_at_s: float | None, again_at_s: float = np.inf) -> Wire:
@@ -90,7 +91,7 @@ def stopping(brakes_at_s: float, says_at_s: float | None, again_at_s: float = np
     holding = np.zeros(len(t), bool) if says_at_s is None else (t >= says_at_s) & (t < again_at_s)
     states = [
         {
-            "t_ns": int(x * 1e9),
+            "t_ns": int((x + SAID_S) * 1e9),
             "what": "policy",
             "finite": True,
             "value": [2 if h else 1, "cause" if h else ""],
@@ -131,7 +132,9 @@ def test_motion_under_the_name_of_a_hold_is_found():
 
 def test_motion_after_a_hold_is_allowed_to_who_may_resume_alone():
     wire = stopping(STRUCK_S + PERIOD_S, STRUCK_S + PERIOD_S, again_at_s=102.5)
-    assert first_hold(wire, STRUCK_S, 103.5) == pytest.approx((STRUCK_S + PERIOD_S, 102.5), abs=1e-3)
+    assert first_hold(wire, STRUCK_S, 103.5) == pytest.approx(
+        (STRUCK_S + PERIOD_S, 102.5 - PERIOD_S), abs=1e-3
+    )
     assert judged(wire).moved_s == pytest.approx(103.5 - 101.35, abs=0.2)
     assert judged(wire, resumes=True).moved_s is None
 
