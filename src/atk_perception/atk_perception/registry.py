@@ -162,7 +162,7 @@ TRACKERS: dict[str, Backend[Tracker[Any]]] = {
 }
 
 DEFAULT_MATCHER = "sift"
-DEFAULT_TRACKER = "atk"
+DEFAULT_TRACKER = "template_lk"
 DEFAULT_INFERENCE = "default"
 
 
