@@ -53,6 +53,8 @@ from atk_policy.safety import CONFIDENCE_MIN, SafetyLimits
 JOINT_STATE_DEPTH = 200
 KEYPOINTS_DEPTH = 20
 FEEDBACK_PERIOD_S = 0.1
+# How often, in a control period, it is looked whether inputs have fallen silent: a hold may come so much later.
+LOOKS_PER_PERIOD = 4
 
 
 @dataclass
@@ -203,9 +205,9 @@ class PolicyNode(ManagedNode):
         self._answers = self.watch_topic(
             "policy/status", self._robot.control_rate_hz, self._robot.deadlines_s.image
         )
-        half_period_s = 0.5 / self._robot.control_rate_hz
+        look_s = 1.0 / (LOOKS_PER_PERIOD * self._robot.control_rate_hz)
         self._own_timers = [
-            self.create_timer(half_period_s, self._check_deadline, clock=self._passing_clock),
+            self.create_timer(look_s, self._check_deadline, clock=self._passing_clock),
             self.create_timer(0.5, self._report),
         ]
         self.get_logger().info(

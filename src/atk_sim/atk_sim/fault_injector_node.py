@@ -34,6 +34,8 @@ from atk_perception.managed_node import OK, WARN, ManagedNode, run_node
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATE_S = 0.5  # ten camera periods
 CLOCK_JUMP_NS = 30 * 10**9
+# The simulator's clock begins at one second, and may not come to stand at zero.
+CLOCK_BACK_NS = 1_500_000_000
 ENCODER_GLITCH_RAD = 0.6
 KEEP_ONE_IN = 10
 
@@ -117,7 +119,7 @@ CHANGES: dict[str, dict[str, Callable[[Any], Any]]] = {
     "keypoints_silent": {KEYPOINTS: lambda m: None},
     "controller_ignores": {ARM: lambda m: None},
     "clock_jump_forward": {s: (lambda m: _shifted(m, CLOCK_JUMP_NS)) for s in (IMAGE, JOINTS, CLOCK)},
-    "clock_jump_back": {s: (lambda m: _shifted(m, -CLOCK_JUMP_NS)) for s in (IMAGE, JOINTS, CLOCK)},
+    "clock_jump_back": {s: (lambda m: _shifted(m, -CLOCK_BACK_NS)) for s in (IMAGE, JOINTS, CLOCK)},
 }
 # These need memory of what passed before.
 STATEFUL = (

@@ -19,8 +19,9 @@ FloatArray = npt.NDArray[np.float64]
 TIMING_TOLERANCE_S = 3e-3
 # Setpoints that differ by less are one.
 REST_RAD = 1e-4
-# A joint [rad/s] that is slower than this only settles.
+# A joint [rad/s] that is slower than this only settles. Over less time, messages that come in bursts would look fast.
 SETTLING_RAD_S = 0.05
+SETTLING_OVER_S = 0.05
 # States of atk_interfaces/PolicyStatus.
 HOLDING, STOPPED = 2, 3
 # "... all end in a hold within two control periods."
@@ -158,10 +159,17 @@ def last_motion_s(wire: Wire, begin_s: float, end_s: float, *, of_joints: bool =
     Args:
         of_joints: instead, when the robot itself last said so; a joint that is settling does not count.
     """
-    at_s, at_rad = (wire.joint_s, wire.joint_rad) if of_joints else (wire.command_s, wire.command_rad)
-    rest_rad = SETTLING_RAD_S * np.diff(at_s) if of_joints else REST_RAD
-    moved = np.abs(np.diff(at_rad, axis=0)).max(axis=1, initial=0.0) > rest_rad
-    times = at_s[1:][moved]
+    if of_joints:
+        at_s, at_rad = wire.joint_s, wire.joint_rad
+        before = np.searchsorted(at_s, at_s - SETTLING_OVER_S, side="right") - 1
+        known = before >= 0
+        speed = np.abs(at_rad[known] - at_rad[before[known]]).max(axis=1, initial=0.0) / (
+            at_s[known] - at_s[before[known]]
+        )
+        times = at_s[known][speed > SETTLING_RAD_S]
+    else:
+        moved = np.abs(np.diff(wire.command_rad, axis=0)).max(axis=1, initial=0.0) > REST_RAD
+        times = wire.command_s[1:][moved]
     times = times[(times > begin_s) & (times <= end_s)]
     return float(times[-1]) if len(times) else None
 

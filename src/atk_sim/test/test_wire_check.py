@@ -9,7 +9,15 @@ import pytest
 
 from atk_perception.robot_description import RobotDescription
 from atk_sim.graph import robot_file
-from atk_sim.wire_check import Wire, first_hold, last_motion_s, limit_violations, stop_after, velocity_at
+from atk_sim.wire_check import (
+    SETTLING_RAD_S,
+    Wire,
+    first_hold,
+    last_motion_s,
+    limit_violations,
+    stop_after,
+    velocity_at,
+)
 
 ROBOT = RobotDescription.load(robot_file("sim_panda"))
 JOINTS = ROBOT.joint_count
@@ -157,6 +165,17 @@ def test_an_arm_is_judged_by_its_own_motion_where_it_is_asked_for():
     assert by_joints.moved_s is None
     late = stopping(STRUCK_S + 6 * PERIOD_S, STRUCK_S + PERIOD_S)
     assert judged(late, follow_s=0.1).moved_s > 0.0
+
+
+def test_an_arm_whose_messages_come_in_bursts_does_not_look_fast():
+    """It creeps at a tenth of what counts; every five messages are sent within a millisecond."""
+    t = 100.0 + 0.05 * np.repeat(np.arange(20), 5) + 2e-4 * np.tile(np.arange(5), 20)
+    q = np.tile(np.array(ROBOT.home_rad), (len(t), 1))
+    q[:, 0] += 0.1 * SETTLING_RAD_S * 0.01 * np.arange(len(t))
+    still = Wire(t[:0], q[:0], [], [], [], t, q)
+    assert last_motion_s(still, 100.0, 102.0, of_joints=True) is None
+    q[50:, 0] += 2.0 * SETTLING_RAD_S * 0.01 * np.arange(50)
+    assert last_motion_s(still, 100.0, 102.0, of_joints=True) == t[-1]
 
 
 def test_times_may_be_those_of_the_recorder():
