@@ -26,11 +26,12 @@ def paint_coordinates(world: World, texture: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "moved_at_least_px", "hidden_at_least"),
-    [("towel_folding", 15, 0.3), ("towel_hanging", 120, 0.0)],
+    # A step of colour is 0.8 mm of the one cloth, 0.6 mm of the other, which is farther off: a pixel, a third of one.
+    ("task", "moved_at_least_px", "hidden_at_least", "wrong_below"),
+    [("towel_folding", 15, 0.3, 4), ("towel_hanging", 120, 0.0, 5)],
 )
 def test_tracks_on_cloth_stay_on_their_thread(
-    robot: RobotDescription, task, moved_at_least_px, hidden_at_least
+    robot: RobotDescription, task, moved_at_least_px, hidden_at_least, wrong_below
 ):
     """What colour a tracked pixel has says which place of the cloth it shows: no geometry in common."""
     simulation = Simulation(robot, render=False)
@@ -58,7 +59,6 @@ def test_tracks_on_cloth_stay_on_their_thread(
                 continue
             located_px, visible = ground_truth.locate(simulation.world, renderer, points)
             at = np.rint(located_px[visible]).astype(int)
-            # A step of colour is a millimetre of cloth, about a pixel.
             wrong.append(np.abs(renderer.rgb()[at[:, 1], at[:, 0], :2] - colour[visible]).max(axis=1))
             moved_px[visible] = np.linalg.norm(located_px - uv_px, axis=1)[visible]
     assert simulation.succeeded
@@ -67,4 +67,4 @@ def test_tracks_on_cloth_stay_on_their_thread(
         "the folded half hides what it lies on, and shows its other face"
     )
     error = np.concatenate(wrong)
-    assert np.percentile(error, 95) < 4, np.percentile(error, [50, 90, 95, 99, 100])
+    assert np.percentile(error, 95) < wrong_below, np.percentile(error, [50, 90, 95, 99, 100])

@@ -1,4 +1,4 @@
-"""The toy kitchen that the kitchen tasks share: tiled wall with hook rail, stove, oven with a hinged door.
+"""The toy kitchen that the kitchen tasks share: tiled walls with rails, a hook, stove, oven with a hinged door.
 
 The furniture stands still and is small enough for one arm on a table. Each `add_` function takes the placement of its
 piece and needs nothing else of the scene, so a task puts in what it wants. Local frames: x towards the front, z up,
@@ -6,6 +6,10 @@ origin on the table below the middle of the front.
 
 The oven's mouth is slanted and its door hinged at the top, as on a bread bin: a hand that points down can reach in from
 above and push the door shut from behind. (Into an upright mouth it would not fit below the roof.)
+
+The rail behind the robot is out of its reach, or of the box that its description lets it work in. So the tiles go round
+the corner at its right, to the stove, and the hook is on that wall's rail: high enough for a towel to hang clear of the
+table, and turned towards the room, so that the camera in front sees the towel's face.
 """
 
 from __future__ import annotations
@@ -15,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_sim import textures_kitchen as printed
+from atk_sim.camera import CameraPlacement
+from atk_sim.cloth import CLOTH_BIT
 from atk_sim.robots.panda import SCENE_CONTACT
 from atk_sim.scene import Layout, Placement, add_body, add_textured_material, add_visual_mesh
 from atk_sim.shapes import TexturedMesh
 from atk_sim.shapes_kitchen import rectangle, sheet
+from atk_sim.textures import Texture
 
 FloatArray = NDArray[np.float64]
 
@@ -42,18 +49,31 @@ BURNER_RADIUS_M = 0.082
 BURNER_M = np.array([-0.125, 0.0])  # (x, y) of the large burner in the stove's frame
 _SMALL_BURNERS_M = ((-0.225, 0.085, 0.034), (-0.225, -0.085, 0.034))  # x, y, radius
 
+TILE_EDGE_M = 0.0636
+TILED_BELOW_M = 0.18  # the tiles go down behind the table's edge
+RAIL_OFF_M, RAIL_RADIUS_M = 0.022, 0.004  # from the tiles to the rail's axis
+HOOK = "hook"  # a straight peg with a knob: local x from its root on the rail to the knob
+HOOK_HEIGHT_M, HOOK_LENGTH_M, HOOK_RADIUS_M, HOOK_KNOB_RADIUS_M = 0.30, 0.09, 0.005, 0.008
+
+# Onto the counter between stove and oven, from the front and above.
+COUNTER_CAMERA = CameraPlacement((1.16, -0.06, 0.80), (0.475, -0.085, 0.03), np.deg2rad(29.0))
+
 # Distractors find room in front of the stove and beside it.
 KITCHEN_AREA_M = ((0.30, -0.42), (0.70, 0.36))
+# A towel leaves less room there: also behind stove and oven.
+BESIDE_TOWEL_M = ((0.16, -0.38), (0.72, 0.40))
 
 RIGHT, UP = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # of a panel that faces x
 
 
 def kitchen_layout() -> Layout:
-    """Where the furniture stands in every kitchen task: oven on the left of the robot, stove and tiles on the right."""
+    """Where the furniture stands in every kitchen task: oven on the left of the robot, stove, hook and tiles on the right."""
     furniture = (
         Placement("oven", (0.48, 0.19, 0.0), -np.pi / 2, 0.0, OVEN_HEIGHT_M),
         Placement("stove", (0.575, -0.275, 0.0), 0.0, 0.0, STOVE_HEIGHT_M),
         Placement("tiles", (-0.20, 0.0, 0.0), 0.0, 0.0, 0.26),
+        Placement("side_tiles", (0.054, -0.43, 0.0), np.pi / 2, 0.0, 0.33),
+        Placement(HOOK, (0.215, -0.43 + RAIL_OFF_M, HOOK_HEIGHT_M), np.deg2rad(60.0), 0.0, 0.0),
     )
     return {piece.name: piece for piece in furniture}
 
@@ -86,6 +106,8 @@ def add_kitchen(spec: mujoco.MjSpec, door_angle_rad: float) -> None:
     """All furniture at its place, the oven's door open by `door_angle_rad` (0: shut)."""
     layout = kitchen_layout()
     add_tiles(spec, layout["tiles"])
+    add_side_tiles(spec, layout["side_tiles"])
+    add_hook(spec, layout[HOOK])
     add_stove(spec, layout["stove"])
     add_oven(spec, layout["oven"], door_angle_rad)
 
@@ -154,7 +176,8 @@ def add_oven(spec: mujoco.MjSpec, place: Placement, door_angle_rad: float) -> No
     roof = rectangle(-half, -(OVEN_ROOF_DEPTH_M - 0.004), half, 0.0)
     _panel(spec, oven, "oven_roof", sheet([roof], wall, RIGHT, (-1, 0, 0)), enamel, (-depth, 0, top + 0.0005))
     _block(oven, (-wall, -half + wall, 0.0), (0.0, half - wall, OVEN_LIP_M))
-    front = rectangle(-half, 0.0, half, OVEN_LIP_M)
+    shy = half - 0.0006  # no face of it lies in the plane of a side's
+    front = rectangle(-shy, 0.0, shy, OVEN_LIP_M)
     _panel(spec, oven, "oven_panel", sheet([front], wall, RIGHT, UP), panel, (0.001, 0, 0))
     for y in (-half * 2 / 3, 0.0, half * 2 / 3):
         _knob(oven, (0.009, y, OVEN_LIP_M / 2 + 0.001), 0.0125)
@@ -273,41 +296,86 @@ def add_stove(spec: mujoco.MjSpec, place: Placement) -> None:
 
 
 def add_tiles(spec: mujoco.MjSpec, place: Placement) -> None:
-    """A tiled wall that faces local x, with a hook rail from which spoons hang. Seen only: nothing reaches it."""
-    body = add_body(spec, place, free=False)
-    tiles = add_textured_material(spec, "kitchen_tiles", printed.wall_tiles(), specular=0.3, shininess=0.6)
-    spec.add_material(name="rail_steel", rgba=[0.66, 0.67, 0.70, 1], specular=0.7, shininess=0.7)
-    spec.add_material(name="rail_wood", rgba=[0.62, 0.42, 0.22, 1], specular=0.1, shininess=0.2)
-    width, height = 1.40, 0.26
-    outline = rectangle(-width / 2, height - 0.44, width / 2, height)  # down behind the table's edge
-    _panel(spec, body, "tiles", sheet([outline], 0.012, RIGHT, UP), tiles, (0.0, 0.0, 0.0))
-    look = {"contype": 0, "conaffinity": 0, "group": 2, "mass": 0}
-    capsule, along_y = mujoco.mjtGeom.mjGEOM_CAPSULE, [np.sqrt(0.5), np.sqrt(0.5), 0, 0]
-    body.add_geom(
-        type=capsule,
-        size=[0.004, 0.62, 0],
-        pos=[0.022, 0, 0.225],
-        quat=along_y,
-        material="rail_steel",
-        **look,
-    )
-    for y, material, length, head in (
+    """The wall behind the robot. Seen only: nothing reaches it."""
+    spoons = (
         (-0.36, "rail_wood", 0.06, 0.018),
         (-0.26, "rail_steel", 0.055, 0.022),
         (0.22, "rail_wood", 0.065, 0.015),
         (0.32, "rail_steel", 0.06, 0.020),
-    ):
+    )
+    _tiled_wall(spec, place, printed.wall_tiles(), 1.40, 0.225, spoons)
+
+
+def add_side_tiles(spec: mujoco.MjSpec, place: Placement) -> None:
+    """The wall at the robot's right, behind the hook, where a towel comes near it."""
+    width, across = 8 * TILE_EDGE_M, 8 * 64
+    tiles = printed.wall_tiles(across, across, seed=151)
+    spoons = ((0.17, "rail_wood", 0.065, 0.017), (0.08, "rail_steel", 0.06, 0.021))
+    wall = _tiled_wall(spec, place, tiles, width, HOOK_HEIGHT_M, spoons)
+    _block(wall, (-0.012, -width / 2, 0.0), (0.0, width / 2, place.height_m))
+
+
+def add_hook(spec: mujoco.MjSpec, place: Placement) -> None:
+    """The hook (body `HOOK`); thinner than a cloth's mesh, so it meets the cloth's triangles."""
+    hook = add_body(spec, place, free=False)
+    look = add_textured_material(spec, "oven_enamel", printed.enamel(), specular=0.3, shininess=0.5)
+    contact = {**SCENE_CONTACT, "contype": SCENE_CONTACT["contype"] | CLOTH_BIT, "solref": [0.01, 1]}
+    hook.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_CAPSULE,
+        fromto=[0, 0, 0, HOOK_LENGTH_M, 0, 0],
+        size=[HOOK_RADIUS_M, 0, 0],
+        friction=[0.6, 0.01, 0.001],
+        material=look,
+        **contact,
+    )
+    hook.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_SPHERE,
+        size=[HOOK_KNOB_RADIUS_M, 0, 0],
+        pos=[HOOK_LENGTH_M, 0, 0],
+        material=look,
+        **contact,
+    )
+
+
+def _tiled_wall(
+    spec: mujoco.MjSpec,
+    place: Placement,
+    tiles: Texture,
+    width_m: float,
+    rail_height_m: float,
+    spoons: tuple[tuple[float, str, float, float], ...],
+) -> mujoco.MjsBody:
+    """Tiles that face local x, and a rail from which spoons hang: (y [m], material, length [m], radius of the head [m])."""
+    body = add_body(spec, place, free=False)
+    material = add_textured_material(spec, f"kitchen_{place.name}", tiles, specular=0.3, shininess=0.6)
+    if spec.material("rail_steel") is None:
+        spec.add_material(name="rail_steel", rgba=[0.66, 0.67, 0.70, 1], specular=0.7, shininess=0.7)
+        spec.add_material(name="rail_wood", rgba=[0.62, 0.42, 0.22, 1], specular=0.1, shininess=0.2)
+    outline = rectangle(-width_m / 2, -TILED_BELOW_M, width_m / 2, place.height_m)
+    _panel(spec, body, place.name, sheet([outline], 0.012, RIGHT, UP), material, (0.0, 0.0, 0.0))
+    look = {"contype": 0, "conaffinity": 0, "group": 2, "mass": 0}
+    capsule, along_y = mujoco.mjtGeom.mjGEOM_CAPSULE, [np.sqrt(0.5), np.sqrt(0.5), 0, 0]
+    body.add_geom(
+        type=capsule,
+        size=[RAIL_RADIUS_M, width_m / 2 - 0.08, 0],
+        pos=[RAIL_OFF_M, 0, rail_height_m],
+        quat=along_y,
+        material="rail_steel",
+        **look,
+    )
+    for y, material, length, head in spoons:
         body.add_geom(
             type=capsule,
             size=[0.0035, length / 2, 0],
-            pos=[0.026, y, 0.218 - length / 2],
+            pos=[RAIL_OFF_M + 0.004, y, rail_height_m - 0.007 - length / 2],
             material=material,
             **look,
         )
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_ELLIPSOID,
             size=[0.006, head, head * 1.3],
-            pos=[0.026, y, 0.215 - length - head],
+            pos=[RAIL_OFF_M + 0.004, y, rail_height_m - 0.010 - length - head],
             material=material,
             **look,
         )
+    return body

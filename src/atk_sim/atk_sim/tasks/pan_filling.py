@@ -10,7 +10,6 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from atk_sim.camera import CameraPlacement
 from atk_sim.experts import ExpertGoal
 from atk_sim.robots.panda import TCP_SITE
 from atk_sim.scene import Layout, Placement, stream
@@ -31,6 +30,7 @@ from atk_sim.tasks.kitchen_objects import (
 )
 from atk_sim.tasks.kitchen_scene import (
     BURNER_M,
+    COUNTER_CAMERA,
     KITCHEN_AREA_M,
     STOVE_HEIGHT_M,
     add_kitchen,
@@ -76,7 +76,7 @@ class PanFilling:
     max_duration_s = 24.0
     clearance_m = 0.035
     distractor_area_m = KITCHEN_AREA_M
-    camera = CameraPlacement((1.16, -0.06, 0.80), (0.475, -0.085, 0.03), np.deg2rad(29.0))
+    camera = COUNTER_CAMERA
 
     def layout(self, seed: int) -> Layout:
         """Pan within 6 cm and 30 degrees, sushi and bunch within 10 cm and 60 degrees."""
