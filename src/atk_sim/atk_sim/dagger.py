@@ -2,7 +2,7 @@
 
 The paper's sim-to-real training (method.md, training). What comes out are bags like any demonstration: the images and joint
 states that the student met, and the expert's commands in the place of its own. So they go through the same
-tracker and the same trainer as everything else.
+tracker and the same trainer as everything else. Beside them lies where everything was, for exact tracks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from atk_perception.image_codec import RgbImage
 from atk_perception.recording import DemonstrationWriter
 from atk_perception.robot_description import RobotDescription
 from atk_sim.camera import FloatArray
+from atk_sim.exact_demonstrations import Witnessed
 from atk_sim.robots.panda import FINGER_JOINTS
 from atk_sim.rollout import START_NS, Agent
 from atk_sim.simulation import Simulation
@@ -63,8 +64,10 @@ class CorrectionWriter:
         ):
             self._writer.write(topic, stamp_ns, bytes(_TYPES.serialize_cdr(message, self._kinds[topic])))
 
-    def keep(self) -> None:
-        """Finish the bag."""
+    def keep(self, witnessed: Witnessed | None = None) -> None:
+        """Finish the bag; what was witnessed of it is put beside its messages first."""
+        if witnessed is not None:
+            witnessed.save(self._writer.partial)
         self._writer.keep()
 
 
@@ -76,13 +79,15 @@ def record_corrections(simulation: Simulation, agent: Agent, task: str, seed: in
     simulation.reset(task, "RP", seed)
     agent.begin(simulation)
     writer = CorrectionWriter(path, simulation.robot)
+    frames = []
     stamp_ns, period_ns = START_NS, round(1e9 / simulation.robot.camera.rate_hz)
     command = simulation.measured()
     while not simulation.done:
         step = agent.act(simulation, stamp_ns)
-        writer.add(stamp_ns, simulation.rgb(), simulation.measured(), simulation.expert_command())
+        frames.append((simulation.world.positions, simulation.measured(), simulation.expert_command()))
+        writer.add(stamp_ns, simulation.rgb(), *frames[-1][1:])
         command = command if step.command is None else step.command
         simulation.step(command)
         stamp_ns += period_ns
-    writer.keep()
+    writer.keep(Witnessed(*(np.array(column) for column in zip(*frames, strict=True))))
     return simulation.succeeded

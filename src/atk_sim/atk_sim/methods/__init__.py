@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atk_sim.methods.atk import Atk
-from atk_sim.methods.dagger import Dagger
+from atk_sim.methods.dagger import Dagger, ExactAtk
 from atk_sim.methods.modalities import Depth, PointCloud, Pose, Rgb
 from atk_sim.methods.other_sets import ALPHAS, FullSet, ManualSelect, Published, RandomSelect
 from atk_sim.methods.protocol import Method
@@ -12,7 +12,8 @@ from atk_sim.methods.vlm import VlmSelect
 
 _ALL: tuple[Method, ...] = (
     Atk(),
-    Dagger(),
+    Dagger("dagger", Atk()),
+    Dagger("dagger_exact", ExactAtk()),
     FullSet(),
     RandomSelect(),
     ManualSelect(),

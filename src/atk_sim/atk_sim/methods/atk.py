@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from atk_policy.run_folder import RunFolder
-from atk_policy.selection import SelectionConfig, select_keypoints
+from atk_policy.selection import SelectionConfig, Track, select_keypoints
 from atk_sim.methods.protocol import Lesson
 from atk_sim.rollout import Agent, ExactTracks, KeypointAgent
 from atk_sim.simulation import Simulation
@@ -38,8 +38,23 @@ class KeypointMethod:
 
         config = self.config(lesson, seed, folder, report)
         select_keypoints(
-            lesson.bags, folder, lesson.robot, config, workers=1, tracks=lesson.tracks, progress=progress
+            lesson.bags,
+            folder,
+            lesson.robot,
+            config,
+            workers=1,
+            tracks=lesson.tracks,
+            track=self.track(lesson),
+            progress=progress,
         )
+
+    def track(self, lesson: Lesson) -> Track | None:
+        """How demonstrations are tracked; None: as on the robot."""
+        return None
+
+    def student(self, lesson: Lesson, folder: Path, simulation: Simulation) -> Agent:
+        """Who drives while the expert corrects."""
+        return self.agent(lesson, folder, simulation)
 
     def agent(self, lesson: Lesson, folder: Path, simulation: Simulation) -> Agent:
         """See `Method`."""
