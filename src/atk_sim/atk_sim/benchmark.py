@@ -36,6 +36,7 @@ from atk_sim import demo
 from atk_sim.benchmark_cell import (
     DEMONSTRATIONS,
     RECORDED,
+    RECORDING,
     SERVO_NOISE,
     Cell,
     read_episodes,
@@ -84,11 +85,14 @@ def record_missing(cells: Sequence[Cell], workers: int, domain_id: int) -> None:
                     f"look at 'expert --task {cell.task}'"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / RECORDED).write_text(json.dumps({"servo_noise": cell.servo_noise}) + "\n")
+            (folder / RECORDED).unlink(missing_ok=True)
+            (folder / RECORDING).write_text(json.dumps({"servo_noise": cell.servo_noise}) + "\n")
             arguments = ["--task", cell.task, "--demonstrations", str(seeds), "--workers", str(workers)]
             arguments += ["--servo-noise", str(cell.servo_noise)]
             demo.record(demo.parse_arguments(arguments), robot_file("sim_panda"), folder, domain_id)
             tried, seeds = seeds, seeds + wanted - len(recorded_bags(folder))
+        if not (folder / RECORDED).is_file():
+            (folder / RECORDED).write_text(json.dumps({"demonstrations": kept}) + "\n")
 
 
 def run_cells(cells: Sequence[Cell], workers: int) -> list[str]:

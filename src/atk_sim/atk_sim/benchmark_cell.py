@@ -15,12 +15,13 @@ from typing import Any
 import cv2
 import torch
 
+from atk_perception.keypoint_set import KeypointSet
 from atk_perception.robot_description import RobotDescription
 from atk_policy.selection import SelectionConfig
 from atk_sim import demo
-from atk_sim.closed_loop_node import Episode
 from atk_sim.film import Film
 from atk_sim.graph import robot_file
+from atk_sim.judging import Referee
 from atk_sim.methods import make_method
 from atk_sim.methods.protocol import Lesson
 from atk_sim.provenance import Learnt, LearntError, Source
@@ -29,7 +30,8 @@ from atk_sim.simulation import Simulation
 
 EPISODES = "episodes.jsonl"
 LEARNT = "learnt.json"
-RECORDED = "recorded.json"
+# Of a task's demonstrations: with what they are recorded, from the beginning; and that all of them are.
+RECORDING, RECORDED = "recording.json", "recorded.json"
 DEMONSTRATIONS = 80  # of every task: the most that the paper gave to one
 SERVO_NOISE = 1.0  # while recording
 
@@ -133,7 +135,7 @@ def recorded_bags(folder: Path) -> list[Path]:
 
 def recorded_noise(folder: Path) -> float:
     """Servo noise that they were recorded with; before it was written down it was the default."""
-    file = folder / RECORDED
+    file = folder / RECORDING
     known = json.loads(file.read_text()) if file.is_file() else {}
     return float(known.get("servo_noise", SERVO_NOISE))
 
@@ -220,14 +222,16 @@ def _alone(lock: Path) -> Iterator[None]:
 
 def run_cell_over_ros(cell: Cell, domain_id: int) -> None:
     """The same episodes through separate node processes; only for methods that leave a run folder."""
-    path = robot_file("sim_panda")
+    path, lesson = robot_file("sim_panda"), cell.lesson()
     args = demo.parse_arguments(["--task", cell.task])
-    with demo.Graph(
-        cell.folder / "logs",
-        domain_id,
-        lambda nodes: demo.start_run(nodes, args, path, cell.folder, cell.viewpoint),
-    ) as client:
+    chosen = KeypointSet.load(cell.folder)
+    with (
+        Referee(lesson.robot, chosen, cell.task, lesson.seeds[0]) as referee,
+        demo.Graph(
+            cell.folder / "logs",
+            domain_id,
+            lambda nodes: demo.start_run(nodes, args, path, cell.folder, cell.viewpoint),
+        ) as client,
+    ):
         for disturbance, seed in cell.missing():
-            episode: Episode = client.run_policy(cell.task, disturbance, seed)
-            row = {key: value for key, value in asdict(episode).items() if key != "inference_ms"}
-            cell.append({**row, "cause": episode.cause})
+            cell.append(asdict(referee.outcome(client.run_policy(cell.task, disturbance, seed))))

@@ -21,7 +21,16 @@ import pytest
 from atk_policy.selection import SelectionConfig
 from atk_sim import benchmark
 from atk_sim.benchmark import next_cells, record_missing, run_cells
-from atk_sim.benchmark_cell import LEARNT, RECORDED, Cell, learn, read_episodes, recorded_bags, run_cell
+from atk_sim.benchmark_cell import (
+    LEARNT,
+    RECORDED,
+    RECORDING,
+    Cell,
+    learn,
+    read_episodes,
+    recorded_bags,
+    run_cell,
+)
 from atk_sim.provenance import Learnt, LearntError
 
 QUICK = "refit: {steps: 20, batch: 32}\n"
@@ -111,7 +120,7 @@ def test_as_many_demonstrations_are_learnt_from_as_are_asked_for(cell):
         LearntError, match="holds 2 demonstrations with servo noise 1; 3 with 1 are asked for"
     ):
         replace(cell, demonstrations=3).lesson()
-    (cell.recordings / RECORDED).write_text('{"servo_noise": 0.5}')
+    (cell.recordings / RECORDING).write_text('{"servo_noise": 0.5}')
     with pytest.raises(LearntError, match=r"servo noise 0\.5"):
         cell.lesson()
 
@@ -186,9 +195,11 @@ def test_demonstrations_that_are_missing_are_recorded_and_no_others(tmp_path, do
     cell = Cell(tmp_path, "clock_button", "atk", 0, ("RP",), (10_000,), 1, servo_noise=0.5)
     record_missing([cell], 1, domain_id)
     assert [bag.name for bag in recorded_bags(cell.recordings)] == ["episode_0000"]
-    assert json.loads((cell.recordings / RECORDED).read_text())["servo_noise"] == 0.5
+    assert json.loads((cell.recordings / RECORDING).read_text()) == {"servo_noise": 0.5}
+    assert json.loads((cell.recordings / RECORDED).read_text()) == {"demonstrations": 1}
     first = next(cell.recordings.glob("episode_0000/*.mcap")).stat().st_mtime_ns
     record_missing([replace(cell, demonstrations=2)], 1, domain_id)
     assert [bag.name for bag in recorded_bags(cell.recordings)] == ["episode_0000", "episode_0001"]
     assert next(cell.recordings.glob("episode_0000/*.mcap")).stat().st_mtime_ns == first
     assert replace(cell, demonstrations=2).lesson().servo_noise == 0.5
+    assert json.loads((cell.recordings / RECORDED).read_text()) == {"demonstrations": 2}
