@@ -17,7 +17,8 @@ if [ -n "$SYSTEM_ROS" ]; then  # its own NumPy, OpenCV and cv_bridge belong toge
 fi
 
 # One hash of everything an installed environment depends on; a change rebuilds only what it touches.
-venv_key=$(cat requirements/*.txt tools/setup.sh | sha256sum | cut -c1-16)$SYSTEM_ROS
+INSTALLED=(requirements/{ros-jazzy,base,dev,no-deps}.txt)
+venv_key=$(cat "${INSTALLED[@]}" tools/setup.sh | sha256sum | cut -c1-16)$SYSTEM_ROS
 build_key=$venv_key$(find src -path '*/atk_interfaces/*' -type f -o -path 'src/*' \( -name setup.py -o -name setup.cfg -o -name package.xml \
     -o -path '*/launch/*.py' -o -path '*/rviz/*' -o -path '*/config/*' \) -type f | sort | xargs cat | sha256sum | cut -c1-16)
 
@@ -95,6 +96,11 @@ build_workspace() {
     || { tail -40 log/setup-build.log >&2; fail "colcon build failed; the whole log is log/setup-build.log"; }
   echo "$build_key" > install/.atk-key
 }
+
+# Two at once would take each other's environment away.
+mkdir -p log
+exec 9> log/setup.lock
+flock -n 9 || { say "Another set-up is running here; waiting for it"; flock 9; }
 
 started=$SECONDS
 if [ "$(cat .venv/.atk-key 2>/dev/null)" != "$venv_key" ]; then
