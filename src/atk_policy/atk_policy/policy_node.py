@@ -2,12 +2,15 @@
 
 Callbacks only queue messages; one worker thread aligns them into frames, runs the policy and
 publishes. For every frame the command goes out first and its PolicyStatus right after it, which is
-what a simulator in lock-step waits for.
+what a simulator in lock-step waits for. A watchdog thread holds when frames stop arriving: it waits
+for nobody, and for no executor.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import threading
 import time
 from collections import Counter
@@ -187,6 +190,8 @@ class PolicyNode(ManagedNode):
         self._last_step = PolicyStep(0, RunState.IDLE)
         self._worker = threading.Thread(target=self._work, name="policy")
         self._worker.start()
+        self._ending = threading.Event()
+        self._watchdog = threading.Thread(target=self._watch, name="watchdog")
         self._inputs = InputThread(self, "inputs")
         options = {"qos_overriding_options": QoSOverridingOptions.with_default_policies()}
         keypoints_qos = QoSProfile(depth=KEYPOINTS_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
@@ -205,11 +210,8 @@ class PolicyNode(ManagedNode):
         self._answers = self.watch_topic(
             "policy/status", self._robot.control_rate_hz, self._robot.deadlines_s.image
         )
-        look_s = 1.0 / (LOOKS_PER_PERIOD * self._robot.control_rate_hz)
-        self._own_timers = [
-            self.create_timer(look_s, self._check_deadline, clock=self._passing_clock),
-            self.create_timer(0.5, self._report),
-        ]
+        self._watchdog.start()
+        self._report_timer = self.create_timer(0.5, self._report)
         self.get_logger().info(
             f"ready: {len(self._run.keypoint_ids)} keypoints of {list(self._camera_of_set)} drive "
             f"'{self._robot.name}' at {self._robot.control_rate_hz:g} Hz; start with the action ~/run"
@@ -228,8 +230,9 @@ class PolicyNode(ManagedNode):
                     self._publish(self._runner.hold(self._last_step.stamp_ns, "", elapsed=elapsed))
         self.unwatch_topics()
         self._inputs.close()
-        for timer in self._own_timers:
-            self.destroy_timer(timer)
+        self._ending.set()
+        self._watchdog.join()
+        self.destroy_timer(self._report_timer)
         self._events.put(None)
         self._worker.join()
 
@@ -362,6 +365,16 @@ class PolicyNode(ManagedNode):
     def _hold(self, stamp_ns: int, cause: str, visible: int = 0) -> None:
         """Hold on a frame that cannot be used."""
         self._publish(self._runner.hold(stamp_ns, cause, visible, partial(self._next_due_s, stamp_ns)))
+
+    def _watch(self) -> None:
+        """Look for silence until the node is deactivated; a watchdog that fails ends the process."""
+        try:
+            while not self._ending.wait(1.0 / (LOOKS_PER_PERIOD * self._robot.control_rate_hz)):
+                self._check_deadline()
+        except Exception as error:
+            self.get_logger().fatal(f"cannot watch over the inputs: {error!r}")
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise
 
     def _check_deadline(self) -> None:
         """Hold when frames stop arriving, and go on braking. A paused simulation is no fault."""

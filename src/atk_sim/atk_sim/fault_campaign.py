@@ -42,6 +42,8 @@ from atk_sim.wire_check import Wire, limit_violations, stop_after
 FIRST_SEED = 20_000
 OBSERVE_S = 1.6
 RESUME_S = 1.2
+# What is answered so long after a fault was cleared may still be from before.
+ON_ITS_WAY_S = 0.1
 ON_DISK_S = 0.5
 
 
@@ -289,7 +291,7 @@ def strike(stage: Stage, fault: Fault, seed: int) -> Result:
     if fault.outcome is Outcome.RESUME:
         # Found anew, as after a reset or a jump of the clock, the points may lie behind the hand: then it holds, rightly.
         held = {cause for t, cause in wire.causes if cleared_s < t <= cleared_s + RESUME_S}
-        after = [state for t, state in wire.states if cleared_s + 0.6 <= t <= cleared_s + RESUME_S]
+        after = [state for t, state in wire.states if cleared_s + ON_ITS_WAY_S <= t <= cleared_s + RESUME_S]
         if PolicyStatus.RUNNING not in after and "tracker_transfer_failed" not in held:
             result.wrong = f"it did not go on once the fault was over: {sorted(held)}"
     elif fault.outcome is Outcome.GO_ON and (not states or PolicyStatus.HOLDING in states):
