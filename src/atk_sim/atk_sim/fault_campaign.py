@@ -291,7 +291,11 @@ def strike(stage: Stage, fault: Fault, seed: int) -> Result:
     if fault.outcome is Outcome.RESUME:
         # Found anew, as after a reset or a jump of the clock, the points may lie behind the hand: then it holds, rightly.
         held = {cause for t, cause in wire.causes if cleared_s < t <= cleared_s + RESUME_S}
-        after = [state for t, state in wire.states if cleared_s + ON_ITS_WAY_S <= t <= cleared_s + RESUME_S]
+        # A clock has jumped once it was held; other faults last until they are cleared, which for a clock is another jump.
+        over_s = cleared_s + ON_ITS_WAY_S
+        if fault.rig in (Rig.SIMULATED, Rig.SET_CLOCK) and result.hold_s is not None:
+            over_s = struck_s + result.hold_s
+        after = [state for t, state in wire.states if over_s <= t <= cleared_s + RESUME_S]
         if PolicyStatus.RUNNING not in after and "tracker_transfer_failed" not in held:
             result.wrong = f"it did not go on once the fault was over: {sorted(held)}"
     elif fault.outcome is Outcome.GO_ON and (not states or PolicyStatus.HOLDING in states):
