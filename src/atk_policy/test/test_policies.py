@@ -208,7 +208,7 @@ def test_the_mask_finds_the_one_point_that_matters(encoder):
     for step in range(400):
         uv = torch.rand(64, 1, N, 2, generator=generator).expand(-1, K, -1, -1) * 400
         robot = torch.zeros(64, K, J + 1)
-        drawn = gates.sample(64, generator)[0]
+        drawn = gates.sample(64, [generator])[0]
         # As in distillation: first the policy learns what a point says, then the penalty may take it away.
         learns = step >= 150
         seen = PolicyInput(uv, torch.ones(64, K, N), robot, drawn if learns else drawn.detach())
