@@ -188,6 +188,7 @@ class PolicyNode(ManagedNode):
         self._commands = 0
         self._latency_ms = 0.0
         self._last_step = PolicyStep(0, RunState.IDLE)
+        self._going_home = False  # a goal may come as soon as there is a worker
         self._worker = threading.Thread(target=self._work, name="policy")
         self._worker.start()
         self._ending = threading.Event()
@@ -201,7 +202,6 @@ class PolicyNode(ManagedNode):
             keypoints_topic = keypoints_topic_of(camera.name if number else "")
             self._inputs.subscribe(KeypointArray, keypoints_topic, self._events.put, keypoints_qos, **options)
         self._inputs.subscribe(JointState, topic, self._events.put, joints_qos, **options)
-        self._going_home = False
         if not self.parameter("replay"):
             self._inputs.subscribe(Bool, GOING_HOME, self._on_going_home, GOING_HOME_QOS)
         if self._plan_publisher is not None:
@@ -413,10 +413,11 @@ class PolicyNode(ManagedNode):
         if self._simulated:
             passing_ns = max(passing_ns, step.stamp_ns)
         if step.plan is not None:
-            self._output.send(step.plan, self._measured)
             if not self._simulated:
-                # A setpoint that a busy machine sent late is followed by a smaller step, not by one that catches up.
+                # Now: a setpoint that a busy machine sends late is followed by a smaller step, not by one that catches up. Once it
+                # is sent, those who wait for it may go on before this thread does.
                 self._due_ns, self._due_monotonic_s = self._passing_ns(), time.monotonic()
+            self._output.send(step.plan, self._measured)
             self._publish_plan(step.plan)
             self._commands += step.state is RunState.RUNNING
         now_ns = self._now_ns()
