@@ -40,8 +40,8 @@ def run_folder(recorded: list[Path]) -> Path:
     settings = run.with_name("selection.yaml")
     # Many points: four demonstrations do not tell which are of use, and a set that is lost would test nothing.
     settings.write_text(
-        "choice: {objective: published, keypoints_min: 12, measure: {steps: 30}}\n"
-        "select: {steps: 200, batch: 128}\nrefit: {steps: 300, batch: 128}\n"
+        "choice: {keypoints_min: 12, measure: {steps: 30, folds: 2}}\n"
+        "select: {steps: 200, batch: 128, members: 2, folds: 2}\nrefit: {steps: 300, batch: 128}\n"
     )
     demo.select(demo_arguments(selection=settings), robot_file("sim_panda"), recorded[0].parent, run)
     return run

@@ -11,7 +11,8 @@ from atk_policy.run_folder import RunFolder
 from atk_sim import demo
 from atk_sim.closed_loop_node import RELIABLE, ClosedLoopClient
 from atk_sim.graph import robot_file
-from atk_sim.rollout import KeypointAgent, run_episode
+from atk_sim.judging import Referee
+from atk_sim.rollout import ExactTracks, KeypointAgent, run_episode
 from atk_sim.simulation import Simulation
 
 pytestmark = pytest.mark.system
@@ -42,7 +43,10 @@ def assert_same_commands(heard: list[np.ndarray], commands: list[np.ndarray], at
 @pytest.mark.timeout(600)
 def test_an_episode_in_process_ends_as_over_ros(graph, run_folder, robot):
     simulation = Simulation(robot)
-    agent = KeypointAgent(RunFolder.load(run_folder), robot)
+    run = RunFolder.load(run_folder)
+    # The template is the first image of the first demonstration, that of seed 0.
+    exact = ExactTracks(simulation, "sushi", 0, run.keypoint_set.uv_px.astype(np.float64))
+    agent = KeypointAgent(run, robot, exact)
     quick, sent = [], []
 
     def remember(image, step):
@@ -55,12 +59,16 @@ def test_an_episode_in_process_ends_as_over_ros(graph, run_folder, robot):
     simulation.close()
 
     demo.start_run(graph, demo_arguments(), robot_file("sim_panda"), run_folder)
-    with ClosedLoopClient(graph) as client:
+    with ClosedLoopClient(graph) as client, Referee(robot, run.keypoint_set, "sushi", 0) as referee:
         heard = hear_commands(client, robot.topics.command)
         for outcome, commands in zip(quick, sent, strict=True):
             heard.clear()
             episode = client.run_policy("sushi", outcome.disturbance, outcome.seed, timeout_s=240.0)
             assert (episode.success, episode.steps) == (outcome.success, outcome.steps)
+            told = referee.outcome(episode)
+            assert (told.cause, told.path) == (outcome.cause, "ros")
+            assert told.wrong_share == pytest.approx(outcome.wrong_share, abs=0.01)
+            assert told.inference_p95_ms > 0.0
             # Before the first image the node has nothing to go on, and says so; and it sees the image after the last step.
             for cause in {*episode.holds, *outcome.holds} - {"keypoints_stale"}:
                 assert abs(episode.holds.get(cause, 0) - outcome.holds.get(cause, 0)) <= 1, cause

@@ -36,6 +36,7 @@ from atk_sim.judging import Episode
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 CALL_TIMEOUT_S = 60.0
 REPEAT_S = 3.0  # after which a request without an answer is made again
+REST_S = 0.5  # a policy that brakes commands every period, some 50 ms; one that sent nothing for so long is at rest
 
 
 class ClosedLoopClient:
@@ -60,6 +61,7 @@ class ClosedLoopClient:
         self._lock = threading.Condition()
         self._status: EpisodeStatus | None = None
         self._policy: list[PolicyStatus] = []
+        self._commanded_s = 0.0  # when the policy last said that it had commanded something
         self._seen: list[KeypointObservation] = []
         self._positions: dict[int, FloatArray] = {}
         self._overlay_subscription: Any = None
@@ -80,6 +82,8 @@ class ClosedLoopClient:
     def _on_policy(self, message: PolicyStatus) -> None:
         with self._lock:
             self._policy.append(message)
+            if message.command:
+                self._commanded_s = time.monotonic()
             self._lock.notify_all()
 
     def _on_keypoints(self, message: KeypointArray) -> None:
@@ -207,11 +211,15 @@ class ClosedLoopClient:
         return goal
 
     def cancel_policy(self, goal: Any) -> None:
-        """Cancel a run and wait for its end."""
+        """Cancel a run and wait for its end, and until its brake is over.
+
+        What is started while the arm still brakes goes on from that motion, which a simulator that was reset does not.
+        """
         result = self._in_executor(goal.get_result_async)
         cancelled = self._in_executor(goal.cancel_goal_async)
         self.wait_for("the policy to stop", cancelled.done, 30.0)
         self.wait_for("the policy's result", result.done, 30.0)
+        self.wait_for("the arm to rest", lambda: time.monotonic() - self._commanded_s > REST_S, 30.0)
 
     def stop_policy(self) -> None:
         """Stop the policy by its service, whether it runs or not."""

@@ -127,6 +127,8 @@ class SimRobotNode(ManagedNode):
         self._fresh_arm: FloatArray | None = None
         self._fresh_gripper: float | None = None
         self._trajectory: tuple[int, FloatArray, FloatArray] | None = None
+        self._commanded = False  # something came since the last period
+        self._has_ended = False  # some episode
         self._answer: PolicyStatus | None = None
         self._recorded = RecordStatus()
         self._action = np.append(robot.home_rad, robot.gripper.max_m)
@@ -216,7 +218,7 @@ class SimRobotNode(ManagedNode):
         values = self._accept("joint position", message.data, self._robot.joint_count)
         if values is not None:
             with self._news:
-                self._fresh_arm, self._trajectory = values, None
+                self._fresh_arm, self._trajectory, self._commanded = values, None, True
                 self._news.notify_all()
 
     def _on_gripper(self, message: Float64MultiArray) -> None:
@@ -249,7 +251,7 @@ class SimRobotNode(ManagedNode):
         with self._news:
             start_ns = stamp_ns_of(message) or self._time_ns
             self._trajectory = (start_ns, offsets_ns.astype(np.float64), np.array(positions)[:, order])
-            self._fresh_arm = None
+            self._fresh_arm, self._commanded = None, True
             self._news.notify_all()
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
@@ -281,13 +283,10 @@ class SimRobotNode(ManagedNode):
         try:
             while not self._stop.is_set():
                 self._take_reset()
-                if not self._running:
-                    self._publish_clock()
-                    with self._news:
-                        if not self._requests:
-                            self._news.wait(IDLE_CLOCK_PERIOD_S)
-                    continue
-                self._period()
+                if self._running:
+                    self._period()
+                else:
+                    self._idle()
         except Exception as error:  # a thread would die unnoticed, the node seem ready for ever
             self.get_logger().fatal(f"the simulation failed: {error!r}")
             os.kill(os.getpid(), signal.SIGTERM)
@@ -331,6 +330,19 @@ class SimRobotNode(ManagedNode):
             self.set_diagnostic(OK, response.message)
         finished.set()
 
+    def _idle(self) -> None:
+        """Between episodes time stands still, but for who still commands: a brake needs time to come to its end.
+
+        Whoever is left in the middle of one would go on with it in the next episode, from where that arm is not.
+        """
+        self._publish_clock()
+        with self._news:
+            if not self._requests and not self._commanded:
+                self._news.wait(IDLE_CLOCK_PERIOD_S)
+            commanded, self._commanded = self._commanded, False
+        if commanded and self._has_ended and not self._system_clock:
+            self._advance(time.monotonic())
+
     def _period(self) -> None:
         """One camera period: publish, be commanded, let physics run."""
         assert self._simulation is not None
@@ -352,22 +364,28 @@ class SimRobotNode(ManagedNode):
                 self._await_recorded_command(recorded)
         self._publish_episode(stamp_ns)
         if simulation.done:
-            self._running = False
+            with self._news:
+                self._running, self._has_ended, self._commanded = False, True, False
             self.get_logger().info(
                 f"seed {simulation.seed}: {'success' if simulation.succeeded else 'failure'}"
             )
             return
-        period_ns = round(1e9 / self._robot.camera.rate_hz)
+        self._advance(started)
+        simulation.end_period()
+
+    def _advance(self, started: float) -> None:
+        """Let physics run for a camera period that began at `started`, and say at every tick where the joints are."""
+        assert self._simulation is not None
+        stamp_ns, period_ns = self._time_ns, round(1e9 / self._robot.camera.rate_hz)
         ticks = max(1, round(JOINT_STATES_HZ / self._robot.camera.rate_hz))
         for tick in range(1, ticks + 1):
             self._act()
-            simulation.advance(period_ns / ticks / 1e9)
+            self._simulation.advance(period_ns / ticks / 1e9)
             self._time_ns = stamp_ns + tick * period_ns // ticks
             if not self._waits():
                 self._pace(started, tick * period_ns / ticks / 1e9)
             if tick < ticks:
                 self._publish_state()
-        simulation.end_period()
 
     def _policies(self) -> int:
         return int(self.count_publishers("policy/status"))
