@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from stack_arguments import demo_arguments
@@ -59,7 +61,7 @@ def test_an_episode_in_process_ends_as_over_ros(graph, run_folder, robot):
     simulation.close()
 
     demo.start_run(graph, demo_arguments(), robot_file("sim_panda"), run_folder)
-    with ClosedLoopClient(graph) as client, Referee(robot, run.keypoint_set, "sushi", 0) as referee:
+    with ClosedLoopClient(graph) as client, closing(Referee(robot, run.keypoint_set, "sushi", 0)) as referee:
         heard = hear_commands(client, robot.topics.command)
         for outcome, commands in zip(quick, sent, strict=True):
             heard.clear()

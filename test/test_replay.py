@@ -10,29 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from stack_arguments import demo_arguments, next_domain
 from std_srvs.srv import Trigger
+from untrained_policy import save_untrained_run
 
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import PolicyStatus
 from atk_interfaces.srv import RecordEpisode
-from atk_perception.candidates import sample_candidates
 from atk_perception.frames import bag_messages, stamp_ns_of
-from atk_perception.keypoint_set import KeypointSet
-from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
-from atk_policy.policies import make_policy
 from atk_policy.replay import agreement, replay
-from atk_policy.run_folder import PolicyFile, RunFolder, SeenSet
+from atk_policy.run_folder import RunFolder
 from atk_sim import demo
 from atk_sim.closed_loop_node import ClosedLoopClient
 from atk_sim.graph import NodeGraph, executable_path, robot_file
-from atk_sim.simulation import Simulation
 
 pytestmark = pytest.mark.system
 
@@ -116,36 +111,10 @@ def minute_run(patient_robot, tmp_path_factory) -> Path:
     content["control_rate_hz"] = content["camera"]["rate_hz"] = 5.0
     content["camera"] |= {"width": 320, "height": 240}
     robot = RobotDescription.parse(yaml.safe_dump(content), "minute")
-    simulation = Simulation(robot)
-    simulation.reset("sushi", "RP", SEED)
-    template = simulation.renderers[0].rgb()
-    simulation.close()
-    points = KeypointSet.create(
-        "minute", sample_candidates(template, 12, np.random.default_rng(0), "textured"), template
-    )
-    torch.manual_seed(0)
-    sizes = {"width": 16, "blocks": 1}
-    policy = make_policy("mlp", keypoints=12, joints=robot.joint_count, horizon=6, history=2, **sizes)
-    policy.uv_mean_px.fill_(150.0)
-    policy.uv_scale_px.fill_(10.0)
-    policy.action_scale.fill_(0.004)
-    policy.action_mean[:, -1] = 0.04
-    file = PolicyFile(
-        policy="mlp",
-        sizes=sizes,
-        **SeenSet.of(points).model_dump(),
-        horizon=6,
-        history=2,
-        history_stride=1,
-        ensemble_decay=0.2,
-        control_rate_hz=robot.control_rate_hz,
-        joint_names=list(robot.joints.names),
-        matcher=DEFAULT_MATCHER,
-        tracker=DEFAULT_TRACKER,
-    )
     path = tmp_path_factory.mktemp("minute") / "run"
-    RunFolder(path, points, policy.eval(), file, robot).save()
-    return path
+    return save_untrained_run(
+        path, robot, SEED, history=2, step_rad=0.004, uv_mean_px=150.0, uv_scale_px=10.0
+    )
 
 
 @pytest.mark.timeout(900)

@@ -9,25 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from stack_arguments import demo_arguments, next_domain
 from std_msgs.msg import Float64MultiArray
+from untrained_policy import save_untrained_run
 
 from atk_interfaces.msg import PolicyStatus
 from atk_interfaces.srv import RecordEpisode
-from atk_perception.candidates import sample_candidates
 from atk_perception.frames import check_bag
-from atk_perception.keypoint_set import KeypointSet
-from atk_perception.registry import DEFAULT_MATCHER, DEFAULT_TRACKER
 from atk_perception.robot_description import RobotDescription
-from atk_policy.policies import make_policy
 from atk_policy.replay import agreement, replay
-from atk_policy.run_folder import PolicyFile, RunFolder, SeenSet
+from atk_policy.run_folder import RunFolder
 from atk_sim import demo
 from atk_sim.closed_loop_node import RELIABLE, ClosedLoopClient
 from atk_sim.graph import NodeGraph, robot_file
-from atk_sim.simulation import Simulation
 
 pytestmark = pytest.mark.system
 
@@ -49,43 +44,10 @@ def patient_robot(tmp_path_factory) -> Path:
 def two_cameras(patient_robot, tmp_path_factory) -> Path:
     """A run folder without training: points on what each camera sees, and a policy that moves a little."""
     robot = RobotDescription.load(patient_robot)
-    simulation = Simulation(robot)
-    simulation.reset("sushi", "RP", SEED)
-    templates = [renderer.rgb() for renderer in simulation.renderers]
-    simulation.close()
-    sets = [
-        KeypointSet.create(
-            f"points_{camera.name}",
-            sample_candidates(template, 12, np.random.default_rng(0), "textured"),
-            template,
-            camera_name=camera.name,
-        )
-        for camera, template in zip(robot.cameras, templates, strict=True)
-    ]
-    torch.manual_seed(0)
-    sizes = {"width": 16, "blocks": 1}
-    policy = make_policy("mlp", keypoints=24, joints=robot.joint_count, horizon=6, history=1, **sizes)
-    policy.action_scale.fill_(0.02)
-    policy.action_mean[:, -1] = 0.04
-    policy.uv_mean_px.fill_(300.0)
-    policy.uv_scale_px.fill_(100.0)
-    file = PolicyFile(
-        policy="mlp",
-        sizes=sizes,
-        **SeenSet.of(sets[0]).model_dump(),
-        more_cameras=[SeenSet.of(sets[1])],
-        horizon=6,
-        history=1,
-        history_stride=1,
-        ensemble_decay=0.2,
-        control_rate_hz=robot.control_rate_hz,
-        joint_names=list(robot.joints.names),
-        matcher=DEFAULT_MATCHER,
-        tracker=DEFAULT_TRACKER,
-    )
     path = tmp_path_factory.mktemp("two") / "run"
-    RunFolder(path, sets[0], policy.eval(), file, robot, (sets[1],)).save()
-    return path
+    return save_untrained_run(
+        path, robot, SEED, history=1, step_rad=0.02, uv_mean_px=300.0, uv_scale_px=100.0
+    )
 
 
 def start(graph: NodeGraph, run_folder: Path, robot_path: Path, **simulator: object) -> None:

@@ -282,10 +282,19 @@ class KeypointTracker:
         )
 
 
-def training_uv_px(message: Any) -> NDArray[np.float32] | None:
-    """(N, 2) of a KeypointArray, live or of a bag; None where it has none, as those of before there were any."""
-    values = np.asarray(getattr(message, "training_uv_px", ()), np.float32)
-    return values.reshape(-1, 2) if values.size else None
+def observation_of(message: Any, stamp_ns: int) -> KeypointObservation:
+    """What a KeypointArray of that stamp says, live or of a bag; fields that were added later may be missing in an old one."""
+    training_uv_px = np.asarray(getattr(message, "training_uv_px", ()), np.float32)
+    return KeypointObservation(
+        stamp_ns,
+        np.asarray(message.ids, np.int64),
+        np.asarray(message.uv_px, np.float32).reshape(-1, 2),
+        np.asarray(message.visible, np.bool_),
+        np.asarray(message.confidence, np.float32),
+        TrackerState(message.tracker_state),
+        repeats=getattr(message, "repeats", 0),
+        training_uv_px=training_uv_px.reshape(-1, 2) if training_uv_px.size else None,
+    )
 
 
 def _same_picture(one: NDArray[np.uint8] | None, other: NDArray[np.uint8]) -> bool:

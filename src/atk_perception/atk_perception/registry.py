@@ -77,7 +77,7 @@ MATCHERS: dict[str, Backend[Matcher]] = {
     ),
     "atk": Backend(
         _later("correspondence.atk", "AtkMatcher"),
-        "Learned descriptor, posterior over the image, recurrent refinement, checked by going back",
+        "Votes of the learned descriptor and of SIFT, aligned by patches, judged together",
         needs_weights=True,
         device="cpu",
         licence="Apache-2.0",
@@ -136,7 +136,7 @@ TRACKERS: dict[str, Backend[Tracker[Any]]] = {
     ),
     "atk": Backend(
         _later("tracking.atk", "AtkTracker"),
-        "Learned descriptor, posterior over the image, recurrent refinement, visibility and certainty",
+        "Flow, learned network, search and neighbours propose, patches align, fitted evidence decides",
         needs_weights=True,
         device="cpu",
         licence="Apache-2.0",

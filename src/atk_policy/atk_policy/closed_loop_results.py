@@ -18,6 +18,8 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from atk_policy.json_lines import read_json_lines
+
 AUTOMATIC, PUBLISHED = "atk", "published_"
 FIRST_REPORT_SEED = 10_000  # below, things may have been tried out
 Episode = tuple[str, int]  # (disturbance, seed)
@@ -43,13 +45,10 @@ class Driven:
         for seed in sorted(folder.glob("seed_*")):
             with contextlib.suppress(FileNotFoundError):
                 metrics.append(json.loads((seed / "report" / "metrics.json").read_text()))
-            with contextlib.suppress(FileNotFoundError):
-                for line in (seed / "episodes.jsonl").read_text().splitlines():
-                    with contextlib.suppress(json.JSONDecodeError):
-                        row = json.loads(line)
-                        if row["seed"] >= FIRST_REPORT_SEED:
-                            episode = (str(row["disturbance"]), int(row["seed"]))
-                            outcomes[seed.name, episode] = bool(row["success"])
+            for row in read_json_lines(seed / "episodes.jsonl"):
+                if row["seed"] >= FIRST_REPORT_SEED:
+                    episode = (str(row["disturbance"]), int(row["seed"]))
+                    outcomes[seed.name, episode] = bool(row["success"])
         return cls(folder.name, outcomes, metrics)
 
     @property

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -38,7 +37,7 @@ from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
 from atk_perception.camera_join import CameraJoin, joined_observation
 from atk_perception.frames import Frame, FrameAligner, JointStateError, robot_state_from_message, stamp_ns_of
 from atk_perception.input_thread import InputThread
-from atk_perception.keypoint_tracker import KeypointObservation, TrackerState, training_uv_px
+from atk_perception.keypoint_tracker import KeypointObservation, observation_of
 from atk_perception.managed_node import ERROR, OK, WARN, ManagedNode, run_node
 from atk_perception.robot_description import RobotDescription
 from atk_policy.command_output import CommandOutput
@@ -317,7 +316,7 @@ class PolicyNode(ManagedNode):
             # Stamps only grow; later ones that still wait are from before the clock jumped back.
             self._waiting = {s: waiting for s, waiting in self._waiting.items() if s < stamp_ns}
             self._waiting[stamp_ns] = (self._now_ns(stamp_ns), visible)
-        for joined in self._cameras.add(camera, stamp_ns, _observation(message, stamp_ns)):
+        for joined in self._cameras.add(camera, stamp_ns, observation_of(message, stamp_ns)):
             seen = joined_observation(joined, self._sets)
             self._handle(self._aligner.add_payload(joined.stamp_ns, seen))
         self._answer_faulty()
@@ -560,19 +559,6 @@ class PolicyNode(ManagedNode):
 def keypoints_topic_of(camera: str) -> str:
     """Where a tracker publishes: each further camera's in the namespace of that name; '' is the first camera."""
     return f"{camera}/keypoints" if camera else "keypoints"
-
-
-def _observation(message: KeypointArray, stamp_ns: int) -> KeypointObservation:
-    return KeypointObservation(
-        stamp_ns,
-        np.asarray(message.ids, np.int64),
-        np.asarray(message.uv_px, np.float32).reshape(-1, 2),
-        np.asarray(message.visible, np.bool_),
-        np.asarray(message.confidence, np.float32),
-        TrackerState(message.tracker_state),
-        repeats=message.repeats,
-        training_uv_px=training_uv_px(message),
-    )
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from atk_perception.frames import (
     stamp_ns_of,
 )
 from atk_perception.image_codec import RgbImage
-from atk_perception.keypoint_tracker import KeypointObservation, TrackerState, training_uv_px
+from atk_perception.keypoint_tracker import KeypointObservation, TrackerState, observation_of
 from atk_perception.overlay import Overlay
 from atk_perception.robot_description import RobotDescription
 from atk_perception.video import VideoWriter
@@ -253,7 +253,8 @@ def agreement(
     cameras: CameraJoin[KeypointObservation] = CameraJoin(robot)
     for _, _, message in bag_messages(bag, topics[KEYPOINTS_TYPE]) if topics[KEYPOINTS_TYPE] else ():
         if camera := camera_of_set.get(message.set_name):
-            for joined in cameras.add(camera, stamp_ns_of(message), _observation(message)):
+            stamp_ns = stamp_ns_of(message)
+            for joined in cameras.add(camera, stamp_ns, observation_of(message, stamp_ns)):
                 recorded.setdefault(joined.stamp_ns, joined_observation(joined, sets))
     for joined in cameras.finish():
         recorded.setdefault(joined.stamp_ns, joined_observation(joined, sets))
@@ -328,18 +329,6 @@ def _commands_again(
 def _largest(results: Mapping[int, tuple[FloatArray, FloatArray] | str], part: slice) -> float:
     pairs = [pair for pair in results.values() if isinstance(pair, tuple)]
     return max((float(np.abs(live[part] - ours[part]).max()) for live, ours in pairs), default=float("nan"))
-
-
-def _observation(message: Any) -> KeypointObservation:
-    return KeypointObservation(
-        stamp_ns_of(message),
-        np.asarray(message.ids, np.int64),
-        np.asarray(message.uv_px, np.float32).reshape(-1, 2),
-        np.asarray(message.visible, np.bool_),
-        np.asarray(message.confidence, np.float32),
-        TrackerState(message.tracker_state),
-        training_uv_px=training_uv_px(message),
-    )
 
 
 def _nanmean(values: FloatArray, axis: int | None = None) -> Any:

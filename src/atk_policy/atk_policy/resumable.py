@@ -8,7 +8,6 @@ Killed at any moment, the same command goes on: what is done is read, what was b
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from atk_policy.json_lines import append_json_line, read_json_lines
 from atk_policy.memory_meter import MemoryMeter
 from atk_policy.worker_processes import Tell, in_processes
 
@@ -65,7 +65,8 @@ def done_once(pieces: Sequence[Piece], output: Path, workers: int, say: Say) -> 
     def finish(number: int, result: Result) -> None:
         piece = missing[number]
         results[piece.key] = result
-        _append(file, {"key": piece.key, "is": piece.says, **result})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        append_json_line(file, {"key": piece.key, "is": piece.says, **result})
         shutil.rmtree(output / WORK / piece.key, ignore_errors=True)
         say(f"{piece.says}: {result['seconds']:.0f} s, {result['peak_memory_mb']} MiB")
 
@@ -76,20 +77,7 @@ def done_once(pieces: Sequence[Piece], output: Path, workers: int, say: Say) -> 
 
 def read_lines(file: Path) -> dict[str, Result]:
     """Results by key; a line that a kill cut short does not count."""
-    results: dict[str, Result] = {}
-    if file.is_file():
-        for line in file.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError, KeyError):
-                result = json.loads(line)
-                results[result["key"]] = result
-    return results
-
-
-def _append(file: Path, row: Result) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cut_short = file.is_file() and not file.read_bytes().endswith(b"\n")
-    with file.open("a") as lines:
-        lines.write(("\n" if cut_short else "") + json.dumps(row) + "\n")
+    return {result["key"]: result for result in read_json_lines(file) if "key" in result}
 
 
 def _do(do: Callable[[Path, Report], Result], work: Path, tell: Tell) -> Result:

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -125,10 +124,7 @@ def _work(pickled: bytes, pipe: Connection) -> None:
         pipe.send_bytes(pickle.dumps((kind, value)))
 
     try:
-        call = pickle.loads(pickled)
-        if torch := sys.modules.get("torch"):  # loaded with the call, if it needs it
-            torch.set_num_threads(1)
-        result = call(partial(send, "told"))
+        result = pickle.loads(pickled)(partial(send, "told"))
     except Exception as error:
         send("raised", error)
     else:

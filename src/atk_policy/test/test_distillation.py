@@ -29,6 +29,23 @@ def scene():
     return make_demonstrations(16, 64, steps=50)
 
 
+def distill_small(train, held_out, template, stage, **options):
+    """With masks, a small policy and eight records."""
+    config = PolicyConfig(horizon=4, sizes=SMALL)
+    return distill(
+        train,
+        held_out,
+        template,
+        config,
+        AugmentationConfig(),
+        stage,
+        masked=True,
+        seed=3,
+        records=8,
+        **options,
+    )
+
+
 def test_the_published_objective_keeps_the_points_that_predict_the_action(scene):
     """All that its mask rather keeps than drops; only the pace is not that of `published`, for the sake of time."""
     demonstrations, kind, template = scene
@@ -84,19 +101,7 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_an_unbroken_one(scene, t
             raise Killed
 
     def run(report=lambda fraction, detail: None, checkpoint=None):
-        return distill(
-            data,
-            data,
-            template,
-            PolicyConfig(horizon=4, sizes=SMALL),
-            AugmentationConfig(),
-            stage,
-            masked=True,
-            seed=3,
-            report=report,
-            checkpoint=checkpoint,
-            records=8,
-        )
+        return distill_small(data, data, template, stage, report=report, checkpoint=checkpoint)
 
     unbroken = run()
     file = tmp_path / "checkpoint.safetensors"
@@ -122,19 +127,14 @@ def test_members_train_the_same_however_many_processes_share_them(scene, tmp_pat
     logged: dict[int, list] = {}
 
     def run(workers: int, checkpoint=None):
-        return distill(
+        return distill_small(
             data,
             held_out,
             template,
-            PolicyConfig(horizon=4, sizes=SMALL),
-            AugmentationConfig(),
             stage,
-            masked=True,
-            seed=3,
             workers=workers,
             log=lambda step, scalars: logged.setdefault(workers, []).append((step, scalars)),
             checkpoint=checkpoint,
-            records=8,
         )
 
     threads = torch.get_num_threads()

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
@@ -31,7 +30,9 @@ from typing import Any
 from tqdm import tqdm
 
 from atk_perception.viewpoint import VIEWPOINTS
+from atk_policy.json_lines import read_json_lines
 from atk_policy.selection import SelectionConfig, SelectionError
+from atk_policy.worker_processes import CONTEXT
 from atk_sim import demo
 from atk_sim.benchmark_cell import (
     DEMONSTRATIONS,
@@ -39,7 +40,6 @@ from atk_sim.benchmark_cell import (
     RECORDING,
     SERVO_NOISE,
     Cell,
-    read_episodes,
     recorded_bags,
     recorded_noise,
     run_cell,
@@ -104,11 +104,9 @@ def run_cells(cells: Sequence[Cell], workers: int) -> list[str]:
 
     failed: list[str] = []
     waiting, running = list(cells), dict[Future[None], Cell]()
-    # spawn: a forked copy of a process with ROS or torch threads can deadlock. A process per cell: it runs the code that
-    # its learnt.json then names, also where somebody edits that code meanwhile.
-    context = multiprocessing.get_context("spawn")
+    # A process per cell: it runs the code that its learnt.json then names, also where somebody edits that code meanwhile.
     with (
-        ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool,
+        ProcessPoolExecutor(workers, CONTEXT, max_tasks_per_child=1) as pool,
         tqdm(total=total, initial=count(), desc="benchmark", unit="episode", file=sys.stderr) as bar,
     ):
         while waiting or running:
@@ -142,7 +140,7 @@ def summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     rows = []
     for cell in cells:
         wanted = set(cell.seeds)
-        episodes = [row for row in read_episodes(cell.episodes) if row["seed"] in wanted]
+        episodes = [row for row in read_json_lines(cell.episodes) if row["seed"] in wanted]
         for disturbance in cell.disturbances:
             mine = [row for row in episodes if row["disturbance"] == disturbance]
             rows.append(

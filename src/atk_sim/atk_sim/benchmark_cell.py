@@ -17,6 +17,7 @@ import torch
 
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.robot_description import RobotDescription
+from atk_policy.json_lines import append_json_line, read_json_lines
 from atk_policy.selection import SelectionConfig
 from atk_sim import demo
 from atk_sim.film import Film
@@ -115,17 +116,14 @@ class Cell:
 
     def missing(self) -> list[tuple[str, int]]:
         """Episodes that were not driven yet; seeds first, so that an interrupted run has some of every column."""
-        done = {(row["disturbance"], row["seed"]) for row in read_episodes(self.episodes)}
+        done = {(row["disturbance"], row["seed"]) for row in read_json_lines(self.episodes)}
         wanted = [(disturbance, seed) for seed in self.seeds for disturbance in self.disturbances]
         return [entry for entry in wanted if entry not in done]
 
     def append(self, outcome: dict[str, Any]) -> None:
         """Write what came of an episode."""
-        path = self.episodes
-        cut_short = path.is_file() and not path.read_bytes().endswith(b"\n")
         row = {"method": self.method, "training_seed": self.training_seed, **outcome}
-        with path.open("a") as lines:
-            lines.write(("\n" if cut_short else "") + json.dumps(row) + "\n")
+        append_json_line(self.episodes, row)
 
 
 def recorded_bags(folder: Path) -> list[Path]:
@@ -138,17 +136,6 @@ def recorded_noise(folder: Path) -> float:
     file = folder / RECORDING
     known = json.loads(file.read_text()) if file.is_file() else {}
     return float(known.get("servo_noise", SERVO_NOISE))
-
-
-def read_episodes(path: Path) -> list[dict[str, Any]]:
-    """Lines of an episodes file; one that a kill cut short does not count."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
 
 
 # ------------------------------------------------------------------------------------------ processes
@@ -226,7 +213,7 @@ def run_cell_over_ros(cell: Cell, domain_id: int) -> None:
     args = demo.parse_arguments(["--task", cell.task])
     chosen = KeypointSet.load(cell.folder)
     with (
-        Referee(lesson.robot, chosen, cell.task, lesson.seeds[0]) as referee,
+        contextlib.closing(Referee(lesson.robot, chosen, cell.task, lesson.seeds[0])) as referee,
         demo.Graph(
             cell.folder / "logs",
             domain_id,

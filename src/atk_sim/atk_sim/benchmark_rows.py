@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atk_sim.benchmark_cell import EPISODES, LEARNT, read_episodes
+from atk_policy.json_lines import read_json_lines
+from atk_sim.benchmark_cell import EPISODES, LEARNT
 from atk_sim.demo import FIRST_REPORT_SEED
 from atk_sim.disturbances import DISTURBANCES
 from atk_sim.methods import METHODS
@@ -74,7 +75,7 @@ def load_rows(output: Path) -> list[Row]:
                 learnt.source,
                 learnt.digest,
             )
-            for entry in read_episodes(path)
+            for entry in read_json_lines(path)
             if entry["seed"] >= FIRST_REPORT_SEED
         ]
     if not rows:

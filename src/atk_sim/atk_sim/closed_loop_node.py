@@ -28,7 +28,7 @@ from atk_interfaces.msg import EpisodeStatus, KeypointArray, PolicyStatus
 from atk_interfaces.srv import RecordEpisode, ResetEpisode
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import RgbImage, rgb_from_message
-from atk_perception.keypoint_tracker import KeypointObservation, TrackerState
+from atk_perception.keypoint_tracker import KeypointObservation, observation_of
 from atk_sim.camera import FloatArray
 from atk_sim.graph import GraphError, NodeGraph
 from atk_sim.judging import Episode
@@ -88,16 +88,7 @@ class ClosedLoopClient:
 
     def _on_keypoints(self, message: KeypointArray) -> None:
         with self._lock:
-            self._seen.append(
-                KeypointObservation(
-                    stamp_ns_of(message),
-                    np.asarray(message.ids, np.int64),
-                    np.asarray(message.uv_px, np.float32).reshape(-1, 2),
-                    np.asarray(message.visible, np.bool_),
-                    np.asarray(message.confidence, np.float32),
-                    TrackerState(message.tracker_state),
-                )
-            )
+            self._seen.append(observation_of(message, stamp_ns_of(message)))
 
     def _on_state(self, message: JointState) -> None:
         with self._lock:

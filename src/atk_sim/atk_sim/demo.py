@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -278,7 +279,7 @@ def evaluate(
     episodes = _on_graphs(args, folder / "logs", domain_id, start, work, items, "evaluate", "episode")
     description = RobotDescription.load(robot)
     with (
-        Referee(description, KeypointSet.load(run_folder), args.task, template_seed) as referee,
+        closing(Referee(description, KeypointSet.load(run_folder), args.task, template_seed)) as referee,
         (folder / "episodes.jsonl").open("a") as lines,
     ):
         outcomes = [referee.outcome(episode) for episode in episodes]

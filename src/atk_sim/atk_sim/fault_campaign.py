@@ -32,10 +32,11 @@ from atk_interfaces.srv import RecordEpisode
 from atk_perception.frames import BagError, bag_messages
 from atk_perception.record_node import STATUS_QOS
 from atk_perception.robot_description import RobotDescription
+from atk_policy.json_lines import append_json_line, read_json_lines
 from atk_sim import demo
 from atk_sim.closed_loop_node import ClosedLoopClient
 from atk_sim.fault_injector_node import CLOCK_JUMP_NS
-from atk_sim.fault_stage import Rig, Stage
+from atk_sim.fault_stage import Rig, Stage, changed_robot
 from atk_sim.graph import GraphError, NodeGraph, executable_path, robot_file
 from atk_sim.wire_check import Wire, limit_violations, stop_after
 
@@ -283,7 +284,7 @@ def strike(stage: Stage, fault: Fault, seed: int) -> Result:
         if PolicyStatus.STOPPED in states:
             named.add("STOPPED")
         if is_mute:
-            named.add(_obituary(stage))
+            named.add(_ended(stage.nodes).partition("\n")[0])
         elif stop.hold_s is None:
             result.wrong = "it did not hold"
         if not any(any(name in given for given in named) for name in fault.causes):
@@ -307,14 +308,6 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _obituary(stage: Stage) -> str:
-    try:
-        stage.nodes.check()
-    except GraphError as error:
-        return str(error).splitlines()[0]
-    return ""
-
-
 def refuse(fault: Fault, seed: int, run_folder: Path, robot_path: Path, scratch: Path) -> Result:
     """Start a policy node that must not come up."""
     result = Result(fault.name, seed)
@@ -323,10 +316,9 @@ def refuse(fault: Fault, seed: int, run_folder: Path, robot_path: Path, scratch:
     if fault.name != "missing_run_folder":
         shutil.copytree(run_folder, run)
     if fault.name == "wrong_robot_file":
-        content = yaml.safe_load(robot_path.read_text())
-        content["joints"]["names"] = [f"other_{name}" for name in content["joints"]["names"]]
-        robot = run / "other_robot.yaml"
-        robot.write_text(yaml.safe_dump(content))
+        joints = yaml.safe_load(robot_path.read_text())["joints"]
+        joints["names"] = [f"other_{name}" for name in joints["names"]]
+        robot = changed_robot(robot_path, run / "other_robot.yaml", joints=joints)
     elif fault.name == "corrupt_policy":
         weights = run / "policy.safetensors"
         garbled = bytearray(weights.read_bytes())
@@ -398,6 +390,7 @@ def record(fault: Fault, seed: int, robot_path: Path, scratch: Path, domain_id: 
 
 
 def _ended(nodes: NodeGraph) -> str:
+    """Which process has ended, with the last lines of its log; '' where all run."""
     try:
         nodes.check()
     except GraphError as error:
@@ -433,7 +426,7 @@ def run_campaign(
     lines = output / "results.jsonl"
     if not args.resume:
         lines.unlink(missing_ok=True)
-    results = [Result(**json.loads(line)) for line in lines.open()] if lines.exists() else []
+    results = [Result(**row) for row in read_json_lines(lines)]
     done = {(result.fault, result.seed) for result in results}
     bar = tqdm(
         total=len(chosen) * len(seeds), initial=len(done), desc="faults", unit="fault", file=sys.stderr
@@ -442,8 +435,7 @@ def run_campaign(
 
     def note(result: Result) -> None:
         results.append(result)
-        with lines.open("a") as file:
-            file.write(json.dumps(asdict(result)) + "\n")
+        append_json_line(lines, asdict(result))
         bar.update()
 
     def open_stage(rig: Rig) -> Stage:

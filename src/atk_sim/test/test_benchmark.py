@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from atk_perception.keypoint_set import KeypointSet
+from atk_policy.json_lines import read_json_lines
 from atk_sim import benchmark, benchmark_check, benchmark_report
-from atk_sim.benchmark_cell import LEARNT, Cell, read_episodes
+from atk_sim.benchmark_cell import LEARNT, Cell
 from atk_sim.benchmark_check import Comparison, differing
 from atk_sim.benchmark_keypoints import chosen_points
 from atk_sim.benchmark_plan import IMITATION, SIM_TO_REAL
@@ -102,7 +103,7 @@ def test_a_line_that_a_kill_cut_short_is_driven_again(cell):
     path.write_text(path.read_text() + '{"task": "sushi", "disturbance": "RP", "se')
     assert ("RP", 10_001) in cell.missing()
     cell.append({**whole, "seed": 10_001})
-    assert [row["seed"] for row in read_episodes(path)] == [10_000, 10_001]
+    assert [row["seed"] for row in read_json_lines(path)] == [10_000, 10_001]
 
 
 def test_tuning_seeds_and_report_seeds_never_meet(tmp_path):

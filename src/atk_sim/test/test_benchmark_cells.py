@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from atk_policy.json_lines import read_json_lines
 from atk_policy.selection import SelectionConfig
 from atk_sim import benchmark
 from atk_sim.benchmark import next_cells, record_missing, run_cells
@@ -27,7 +28,6 @@ from atk_sim.benchmark_cell import (
     RECORDING,
     Cell,
     learn,
-    read_episodes,
     recorded_bags,
     run_cell,
 )
@@ -55,7 +55,7 @@ def write_bag(folder: Path, seed: int) -> None:
 
 
 def driven(cell: Cell) -> list[tuple[str, int]]:
-    return [(row["disturbance"], row["seed"]) for row in read_episodes(cell.episodes)]
+    return [(row["disturbance"], row["seed"]) for row in read_json_lines(cell.episodes)]
 
 
 @pytest.mark.timeout(900)
@@ -67,7 +67,7 @@ def test_a_cell_learns_once_drives_what_is_missing_and_films_the_first_of_each_o
     assert set(learnt.source.settings) == {"refit"}
     assert learnt.source.settings["refit"]["steps"] == 20
     weights = (cell.folder / "policy.safetensors").read_bytes()
-    rows = read_episodes(cell.episodes)
+    rows = read_json_lines(cell.episodes)
     assert [row["seed"] for row in rows] == [10_000, 10_001]
     assert rows[0].items() >= {"method": "pose", "training_seed": 0, "path": "process"}.items()
     videos = {path.name: path.stat().st_mtime_ns for path in cell.videos.iterdir()}

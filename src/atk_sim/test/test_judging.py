@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_both_paths_give_the_same_cause(simulation, robot, until, off_from, lost
     assert here.cause == cause
     heard = Episode("sushi", "RP", 7, here.success, here.steps, here.wall_s, agent.seen, agent.positions)
     heard.inference_ms = [2.0] * here.steps
-    with Referee(robot, chosen, "sushi", TEMPLATE_SEED) as referee:
+    with closing(Referee(robot, chosen, "sushi", TEMPLATE_SEED)) as referee:
         over_ros = referee.outcome(heard)
         assert over_ros == dataclasses.replace(here, path="ros")
         if cause == "policy":  # where the expert cannot do it either, it is nobody's fault

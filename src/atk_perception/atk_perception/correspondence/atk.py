@@ -155,7 +155,7 @@ class AtkMatcher:
             rows = np.flatnonzero(rank == number)
             points = reference.template.uv_px[owner[rows]]
             state = begin(
-                reference.bank.take(owner[rows]).pick(nearest_entries(placed.warp[rows])),
+                reference.bank.pick(nearest_entries(placed.warp[rows]), owner[rows]),
                 scene.to_network(points),
                 scene.to_network(placed.uv_px[rows]),
             )

@@ -58,12 +58,16 @@ CLASSES = (*PLANAR_CLASSES, *ROBOT_CLASSES)
 
 
 def tracking_clip(name: str, number: int, length: int, points: int = 48) -> Clip:
-    """Sequence `number` of a class, 640x480, all points on objects and visible in frame 0.
+    """Sequence `number` of a class, of a seed that nothing was trained or tuned on; see `class_clip`."""
+    return class_clip(name, FIRST_HELD_OUT_SEED + number, length, points)
+
+
+def class_clip(name: str, seed: int, length: int, points: int) -> Clip:
+    """A sequence of a class, 640x480, all points on objects and visible in frame 0.
 
     Raises:
         ValueError: no such class.
     """
-    seed = FIRST_HELD_OUT_SEED + number
     if name in PLANAR_CLASSES:
         return planar_clip(seed, length, HEIGHT, WIDTH, PLANAR_CLASSES[name], points)
     if name in ROBOT_CLASSES:

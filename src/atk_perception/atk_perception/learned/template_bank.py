@@ -58,17 +58,17 @@ class TemplateBank:
         return self.descriptors[rows, torch.from_numpy(np.asarray(entries, np.int64))][None]
 
 
-def nearest_entries(warp: Float, turned_by: NDArray[np.int_] | int = 0) -> NDArray[np.int_]:
-    """(N,) the entries that lie over points seen under (N, 2, 2) linear maps, `turned_by` so many eighths of a turn further."""
+def nearest_entries(warp: Float) -> NDArray[np.int_]:
+    """(N,) the entries that lie over points seen under (N, 2, 2) linear maps."""
     # The closest similarity to a linear map, by least squares.
     real, imaginary = warp[:, 0, 0] + warp[:, 1, 1], warp[:, 1, 0] - warp[:, 0, 1]
-    roll = np.rint(np.arctan2(imaginary, real) * ROLLS / (2 * np.pi)).astype(int) + turned_by
+    roll = np.rint(np.arctan2(imaginary, real) * ROLLS / (2 * np.pi)).astype(int)
     log_scale = 0.5 * np.log(np.maximum(np.abs(np.linalg.det(warp)), 1e-3))
     level = np.abs(log_scale[:, None] - np.log(SCALES)).argmin(axis=1)
     return np.asarray(level * ROLLS + roll % ROLLS, np.int_)
 
 
-# From here on [network px] a place costs as much as a cosine of 0.1.
+# A place so far [network px] from where a point is expected must look more like it by a cosine of 0.1.
 ASTRAY_PX = 24.0
 
 

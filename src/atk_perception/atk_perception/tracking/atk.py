@@ -37,7 +37,15 @@ from atk_perception.learned.template_bank import (
     nearest_entries,
 )
 from atk_perception.local_affine import Float
-from atk_perception.patches import PatchBank, PatchShape, align, grey_image, make_bank, smooth_pyramid
+from atk_perception.patches import (
+    Alignment,
+    PatchBank,
+    PatchShape,
+    align,
+    grey_image,
+    make_bank,
+    smooth_pyramid,
+)
 from atk_perception.tracking.co_motion import CoMotion, CoMotionParameters
 from atk_perception.tracking.flow import FlowParameters, followed
 from atk_perception.tracking.helpers import helper_points, place_helpers
@@ -45,10 +53,9 @@ from atk_perception.tracking.protocol import Tracks
 
 COARSE, FINE = PatchShape(radius=7, level=1), PatchShape(radius=7, level=0)
 LEVELS = 2
-# Log odds that a proposal is right, within 8 px of a point that is in view: a bias, then a weight for each column of `_evidence`.
-# Those that the best one is: a bias, and a weight of its log odds. From `training.fit_confidence tracker`.
+# Log odds that a proposal is right, within 8 px of a point that is in view: a bias, then a weight for each column of
+# `Proposals.evidence`. Those that the best one is: a bias, and a weight of its log odds. From `training.fit_confidence tracker`.
 EVIDENCE = (-1.222, 0.424, -0.433, 0.22, -0.787, 0.534, 0.058, -0.258, 0.058, 0.788, -1.146, -0.653, 3.07)
-
 CONFIDENCE = (0.019, 0.952)
 
 
@@ -234,6 +241,10 @@ class AtkTracker:
         def apart(a: Float, b: Float) -> NDArray[np.bool_]:
             return np.asarray(np.linalg.norm(a - b, axis=1) > parameters.apart_px)
 
+        def fits(found: Alignment, began_px: Float) -> NDArray[np.bool_]:
+            moved_px = np.linalg.norm(found.uv_px - began_px, axis=1)
+            return np.asarray((found.ncc > parameters.least_ncc) & (moved_px < parameters.farthest_px))
+
         by_network = np.flatnonzero(~flow_ok | apart(network_px, flow_px))
         by_neighbours = np.flatnonzero(
             supported & apart(placed.uv_px, network_px) & (~flow_ok | apart(placed.uv_px, flow_px))
@@ -243,23 +254,18 @@ class AtkTracker:
         asked = np.concatenate([by_network, sought])
         asked_px = np.concatenate([network_px[by_network], sought_px])
         rough = align(state.coarse.take(asked), pyramid, asked_px, turned[asked], iterations=3, affine=False)
-        near = (rough.ncc > parameters.least_ncc) & (
-            np.linalg.norm(rough.uv_px - asked_px, axis=1) < parameters.farthest_px
-        )
         owner = np.concatenate([by_flow, by_neighbours, asked])
         start_px = np.concatenate(
             [
                 flow_px[by_flow],
                 placed.uv_px[by_neighbours],
-                np.where(near[:, None], rough.uv_px, asked_px),
+                np.where(fits(rough, asked_px)[:, None], rough.uv_px, asked_px),
             ]
         )
         bent = np.where(supported[:, None, None], placed.warp, state.warp)
         warp = np.concatenate([state.warp[by_flow], placed.warp[by_neighbours], turned[asked]])
         fitted = align(state.fine.take(owner), pyramid, start_px, warp, iterations=3, affine=True)
-        good = (fitted.ncc > parameters.least_ncc) & (
-            np.linalg.norm(fitted.uv_px - start_px, axis=1) < parameters.farthest_px
-        )
+        good = fits(fitted, start_px)
         uv_px = np.where(good[:, None], fitted.uv_px, start_px)
         # What has no texture of its own is turned as what is around it.
         warp = np.where(
@@ -268,7 +274,8 @@ class AtkTracker:
 
         said = torch.minimum(estimate.visible_logit[-1], estimate.certain_logit[-1])[0].numpy()
         texture = state.fine.texture / (state.fine.texture + 8.0)
-        around = state.co_motion.near.sum(axis=1)
+        support = np.log(placed.support + 0.1)
+        around = np.log(state.co_motion.near.sum(axis=1) + 0.1)
 
         def log_off(to_px: Float, unit_px: float) -> Float:
             return np.asarray(np.log1p(np.linalg.norm(uv_px - to_px[owner], axis=1) / unit_px), np.float32)
@@ -289,8 +296,8 @@ class AtkTracker:
                 -texture[owner] * np.log(1.02 - np.minimum(fitted.ncc, 1.0)),
                 flow_ok[owner] * np.exp(-log_off(flow_px, 2.0)),
                 state.visible[owner],
-                np.log(placed.support + 0.1)[owner] - np.log(around + 0.1)[owner],
-                np.log(placed.support + 0.1)[owner],
+                (support - around)[owner],
+                support[owner],
                 share * log_off(placed.uv_px, 3.0),
                 np.abs(size - usual),
                 cosine,
@@ -308,11 +315,9 @@ class AtkTracker:
         order = np.argsort(logit, kind="stable")
         owner = proposals.owner[order]
         best = np.full(len(state.warp), -9.0, np.float32)
-        uv_px, warp = state.uv_px.copy(), state.warp.copy()
-        best[owner], uv_px[owner], proposed = logit[order], proposals.uv_px[order], state.warp.copy()
-        proposed[owner] = proposals.warp[order]
-        aligned = np.zeros(len(state.warp), np.bool_)
-        aligned[owner] = proposals.fits[order]
+        uv_px, proposed, aligned = state.uv_px.copy(), state.warp.copy(), np.zeros(len(best), np.bool_)
+        best[owner], uv_px[owner] = logit[order], proposals.uv_px[order]
+        proposed[owner], aligned[owner] = proposals.warp[order], proposals.fits[order]
         sure = CONFIDENCE[0] + CONFIDENCE[1] * best
         confidence = np.asarray(1.0 / (1.0 + np.exp(-np.clip(sure, -9.0, 9.0))), np.float32)
         visible = (confidence >= SEEN_PROBABILITY) & _inside(uv_px, proposals.grey)
@@ -322,7 +327,7 @@ class AtkTracker:
         carried = state.co_motion.neighbourhood(uv_px, proposed, visible)
         supported = carried.support > 0.5
         resting = supported & ~visible
-        warp = np.where(visible[:, None, None], proposed, warp)
+        warp = np.where(visible[:, None, None], proposed, state.warp)
         warp = np.where(resting[:, None, None], carried.warp, warp)
         uv_px = np.where(resting[:, None], carried.uv_px, uv_px).astype(np.float32)
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,114 +65,109 @@ def scene_pair(number: int, points: int = 64) -> Clip:
     return planar_clip(seed, 2, *size, flat, points)
 
 
-def fit(rows: Rows, right: Truth, weight: Rows | None = None, ridge: float = 1e-3) -> Rows:
+def fit(rows: Rows, right: Truth, ridge: float = 1e-3) -> Rows:
     """(D + 1,) bias and weights of a logistic regression of (M,) `right` on (M, D) `rows`, by Newton's method."""
     columns = np.concatenate([np.ones((len(rows), 1)), rows], axis=1)
-    weight = np.ones(len(rows)) if weight is None else weight
     found = np.zeros(columns.shape[1])
     for _ in range(50):
         probability = 1.0 / (1.0 + np.exp(-np.clip(columns @ found, -30, 30)))
-        gradient = columns.T @ (weight * (right - probability)) - ridge * found
-        curvature = weight * probability * (1.0 - probability)
-        step = np.linalg.solve(
-            (columns * curvature[:, None]).T @ columns + ridge * np.eye(len(found)), gradient
-        )
+        gradient = columns.T @ (right - probability) - ridge * found
+        curvature = (columns * (probability * (1.0 - probability))[:, None]).T @ columns
+        step = np.linalg.solve(curvature + ridge * np.eye(len(found)), gradient)
         found = found + step
         if np.abs(step).max() < 1e-8:
             break
     return found
 
 
-def matcher_evidence(
-    scenes: int, weights: Path | None
-) -> tuple[list[Rows], list[Truth], list[NDArray[np.int_]]]:
-    """Per scene: (C, 6) evidence of every candidate, (C,) whether it is right, (C,) whose it is."""
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What spoke for C places in one image: (C, E) evidence, (C,) whether each was right, (C,) whose it was."""
+
+    rows: Rows
+    right: Truth
+    owner: NDArray[np.int_]
+
+
+def matcher_evidence(scenes: int, weights: Path | None) -> list[Evidence]:
+    """Of every scene, its candidates."""
     matcher = AtkMatcher(None if weights is None else Backbone(load_network(weights)))
-    rows, right, owners = [], [], []
+    found = []
     for number in tqdm(range(scenes), desc="scenes", unit="scene", file=sys.stderr):
         pair = scene_pair(number)
         candidates, facts = matcher.evidence(Template(pair.video_rgb[0], pair.uv_px[:, 0]), pair.video_rgb[1])
         owner, rank = np.nonzero(candidates.support > 0.0)
-        off_px = np.linalg.norm(candidates.uv_px[owner, rank] - pair.uv_px[owner, 1], axis=1)
-        rows.append(facts[owner, rank].astype(np.float64))
-        right.append((off_px <= CLOSE_PX) & pair.visible[owner, 1])
-        owners.append(owner)
-    return rows, right, owners
+        right = _right(candidates.uv_px[owner, rank], pair, owner, 1)
+        found.append(Evidence(facts[owner, rank].astype(np.float64), right, owner))
+    return found
 
 
-def fit_matcher(scenes: int, weights: Path | None) -> dict[str, object]:
-    """Constants of the evidence, and of the confidence of the best candidate given its lead."""
-    rows, right, owners = matcher_evidence(scenes, weights)
-    evidence = fit(np.concatenate(rows), np.concatenate(right))
-    best, hit = [], []
-    for facts, true, owner in zip(rows, right, owners, strict=True):
-        logit = evidence[0] + facts @ evidence[1:]
-        for point in np.unique(owner):
-            mine = np.flatnonzero(owner == point)
-            order = mine[np.argsort(-logit[mine])]
-            second = logit[order[1]] if len(order) > 1 else IMPOSSIBLE
-            best.append([logit[order[0]], min(logit[order[0]] - second, LARGEST_LEAD)])
-            hit.append(true[order[0]])
-    confidence = fit(np.array(best), np.array(hit))
-    sure = 1.0 / (1.0 + np.exp(-(confidence[0] + np.array(best) @ confidence[1:])))
-    return {
-        "evidence": np.round(evidence, 3).tolist(),
-        "confidence": np.round(confidence, 3).tolist(),
-        "right_of_best": round(float(np.mean(hit)), 4),
-        **figures(sure, np.array(hit)),
-    }
-
-
-def tracker_evidence(
-    clips: int, frames: int, weights: Path | None
-) -> tuple[list[Rows], list[Truth], list[NDArray[np.int_]]]:
-    """Per frame: (K, E) evidence of every proposal, (K,) whether it is right, (K,) whose it is.
+def tracker_evidence(clips: int, frames: int, weights: Path | None) -> list[Evidence]:
+    """Of every frame, its proposals.
 
     The tracker goes on from what it settles with the constants it has: fit twice where they changed much.
     """
     tracker = AtkTracker(None if weights is None else Backbone(load_network(weights)))
-    rows, right, owners = [], [], []
-    names = tuple(held_out.CLASSES)
+    found = []
     for number in tqdm(range(clips), desc="clips", unit="clip", file=sys.stderr):
-        name, seed = names[number % len(names)], FIRST_SEED + number
-        size = (held_out.HEIGHT, held_out.WIDTH)
-        if name in held_out.PLANAR_CLASSES:
-            clip = planar_clip(seed, frames, *size, held_out.PLANAR_CLASSES[name], 32)
-        else:
-            clip = robot_clip(seed, frames, *size, held_out.ROBOT_CLASSES[name], 32)
+        name = held_out.CLASSES[number % len(held_out.CLASSES)]
+        clip = held_out.class_clip(name, FIRST_SEED + number, frames, 32)
         template = Template(clip.video_rgb[0], clip.uv_px[:, 0])
         state = tracker.start(template, clip.video_rgb[0], known_matches(template.uv_px))
         for t in range(1, frames):
             proposals = tracker.propose(state, clip.video_rgb[t])
             mine = proposals.owner < state.count
             owner = proposals.owner[mine]
-            off_px = np.linalg.norm(proposals.uv_px[mine] - clip.uv_px[owner, t], axis=1)
-            rows.append(proposals.evidence[mine].astype(np.float64))
-            right.append((off_px <= CLOSE_PX) & clip.visible[owner, t])
-            owners.append(owner)
+            right = _right(proposals.uv_px[mine], clip, owner, t)
+            found.append(Evidence(proposals.evidence[mine].astype(np.float64), right, owner))
             state, _ = tracker.settle(state, proposals)
-    return rows, right, owners
+    return found
+
+
+def _right(uv_px: NDArray[np.float32], clip: Clip, owner: NDArray[np.int_], frame: int) -> Truth:
+    """(C,) which places are those of their points, and in view."""
+    off_px = np.linalg.norm(uv_px - clip.uv_px[owner, frame], axis=1)
+    return np.asarray((off_px <= CLOSE_PX) & clip.visible[owner, frame], np.bool_)
+
+
+def fit_matcher(scenes: int, weights: Path | None) -> dict[str, object]:
+    """Constants of the evidence, and of the confidence of the best candidate given its lead."""
+
+    def claim(logit: Rows) -> list[float]:
+        second = logit[1] if len(logit) > 1 else IMPOSSIBLE
+        return [logit[0], min(logit[0] - second, LARGEST_LEAD)]
+
+    return fit_both(matcher_evidence(scenes, weights), claim)
 
 
 def fit_tracker(clips: int, frames: int, weights: Path | None) -> dict[str, object]:
     """Constants of the evidence, and of the confidence of the best proposal."""
-    rows, right, owners = tracker_evidence(clips, frames, weights)
-    evidence = fit(np.concatenate(rows), np.concatenate(right))
-    best, hit = [], []
-    for facts, true, owner in zip(rows, right, owners, strict=True):
-        logit = evidence[0] + facts @ evidence[1:]
-        for point in np.unique(owner):
-            mine = np.flatnonzero(owner == point)
-            chosen = mine[np.argmax(logit[mine])]
-            best.append([logit[chosen]])
-            hit.append(true[chosen])
-    confidence = fit(np.array(best), np.array(hit))
-    sure = 1.0 / (1.0 + np.exp(-(confidence[0] + np.array(best) @ confidence[1:])))
+    return fit_both(tracker_evidence(clips, frames, weights), lambda logit: [logit[0]])
+
+
+def fit_both(found: Sequence[Evidence], claim: Callable[[Rows], list[float]]) -> dict[str, object]:
+    """What evidence is worth, and then how sure the best place of each point is.
+
+    Args:
+        claim: of a point's log odds, the best first, what confidence follows from.
+    """
+    evidence = fit(np.concatenate([f.rows for f in found]), np.concatenate([f.right for f in found]))
+    claims, hits = [], []
+    for one in found:
+        logit = evidence[0] + one.rows @ evidence[1:]
+        for point in np.unique(one.owner):
+            mine = np.flatnonzero(one.owner == point)
+            best_first = mine[np.argsort(-logit[mine])]
+            claims.append(claim(logit[best_first]))
+            hits.append(one.right[best_first[0]])
+    best, hit = np.array(claims), np.array(hits)
+    confidence = fit(best, hit)
+    sure = 1.0 / (1.0 + np.exp(-(confidence[0] + best @ confidence[1:])))
     return {
         "evidence": np.round(evidence, 3).tolist(),
         "confidence": np.round(confidence, 3).tolist(),
         "right_of_best": round(float(np.mean(hit)), 4),
-        **figures(sure, np.array(hit)),
+        **figures(sure, hit),
     }
 
 
