@@ -37,8 +37,11 @@ WAIT_S = 30.0
 
 
 def write_robot(folder: Path, **entries: object) -> Path:
-    """The simulated Panda with other entries, and a box that leaves the fold to the collision check."""
+    """The simulated Panda with other entries, a box that leaves the fold to the collision check, and a deadline that
+    an arm on a busy machine meets too.
+    """
     content = yaml.safe_load(ROBOT_PATH.read_text()) | entries
+    content["deadlines_s"] = {"image": 1.0, "keypoints": 1.0, "joint_states": 5.0}
     content["kinematics"] |= {"workspace_min_m": [-2.0, -2.0, -2.0], "workspace_max_m": [2.0, 2.0, 2.0]}
     path = folder / "robot.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -6,18 +6,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
 
-def wilson_interval(successes: int, episodes: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
     """95% interval of a success rate (Wilson, 1927), honest also at 0 and at all successes."""
     if episodes == 0:
         return 0.0, 1.0
-    rate = successes / episodes
-    centre = rate + z * z / (2 * episodes)
-    spread = z * math.sqrt(rate * (1 - rate) / episodes + z * z / (4 * episodes * episodes))
-    scale = 1 + z * z / episodes
-    # Rounding must not put the rate outside, where it is at an end.
-    return min(rate, (centre - spread) / scale), max(rate, (centre + spread) / scale)
+    interval = binomtest(successes, episodes).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 Count = tuple[int, int]  # successes, episodes
