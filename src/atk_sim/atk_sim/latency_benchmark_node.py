@@ -135,25 +135,21 @@ class RobotStandIn(Node):
 
 def prepare(folder: Path, demonstrations: int, domain_id: int) -> tuple[Path, Path, Path]:
     """Record and select at 30 Hz once; returns run folder, robot file and image folder."""
-    robot, images = folder / "robot.yaml", folder / "images"
+    robot, images = folder / "robot.yaml", folder / "pictures"
     if not robot.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         description = yaml.safe_load(robot_file("sim_panda").read_text())
         description["control_rate_hz"] = description["camera"]["rate_hz"] = CAMERA_HZ
         robot.write_text(yaml.safe_dump(description, sort_keys=False))
     run = demo.small_run(folder, robot, demonstrations, domain_id)
-    if any(images.glob("*.png")):
+    if any(images.glob("*.bmp")):
         return run, robot, images
     bag = next(iter(sorted((folder / "demonstrations").iterdir())))
     images.mkdir(exist_ok=True)
     pictures = [frame.payload for frame in read_frames(bag, RobotDescription.load(robot))]
-    # There and back, so that a loop has no jump.
+    # There and back, so that a loop has no jump. Not compressed: a camera's pictures need no decoding either.
     for k, image in enumerate([*pictures, *pictures[-2:0:-1]]):
-        cv2.imwrite(
-            str(images / f"{k:05d}.png"),
-            cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
-            [cv2.IMWRITE_PNG_COMPRESSION, 1],
-        )
+        cv2.imwrite(str(images / f"{k:05d}.bmp"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return run, robot, images
 
 
