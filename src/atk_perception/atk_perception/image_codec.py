@@ -106,8 +106,7 @@ def fill_rgb_message(message: Any, image_rgb: RgbImage) -> Any:
     message.encoding = "rgb8"
     message.is_bigendian = 0
     message.step = 3 * image_rgb.shape[1]
-    # rclpy checks every element of a list or bytes; an array.array is taken whole.
-    message.data = array.array("B", np.ascontiguousarray(image_rgb).tobytes())
+    message.data = _bytes_of(image_rgb)
     return message
 
 
@@ -117,8 +116,15 @@ def fill_depth_message(message: Any, depth_m: DepthImage) -> Any:
     message.encoding = "32FC1"
     message.is_bigendian = 0
     message.step = 4 * depth_m.shape[1]
-    message.data = array.array("B", np.ascontiguousarray(depth_m, dtype=np.float32).tobytes())
+    message.data = _bytes_of(depth_m.astype(np.float32, copy=False))
     return message
+
+
+def _bytes_of(image: npt.NDArray[Any]) -> array.array[int]:
+    """Copied once. rclpy checks every element of a list or bytes; an array.array is taken whole."""
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(image).data.cast("B"))
+    return data
 
 
 def fill_png_message(message: Any, image_rgb: RgbImage) -> Any:
@@ -130,7 +136,7 @@ def fill_png_message(message: Any, image_rgb: RgbImage) -> Any:
     if not done:
         raise ImageFormatError(f"an image of shape {image_rgb.shape} cannot be encoded as PNG")
     message.format = "rgb8; png compressed bgr8"
-    message.data = array.array("B", encoded.tobytes())
+    message.data = _bytes_of(encoded)
     return message
 
 
@@ -142,7 +148,7 @@ def fill_jpeg_message(message: Any, image_rgb: RgbImage, quality: int) -> Any:
     if not done:
         raise ImageFormatError(f"an image of shape {image_rgb.shape} cannot be encoded as JPEG")
     message.format = "rgb8; jpeg compressed bgr8"
-    message.data = array.array("B", encoded.tobytes())
+    message.data = _bytes_of(encoded)
     return message
 
 
