@@ -19,6 +19,8 @@ from atk_perception.managed_node import ManagedNode
 from atk_perception.robot_description import RobotDescription
 from atk_policy.moveit_node import TOPIC_SINKS
 
+pytestmark = pytest.mark.system
+
 PACKAGE = Path(__file__).parents[1]
 
 SOURCES = [*sorted((PACKAGE / "launch").glob("*.launch.py")), PACKAGE / "atk_bringup" / "launching.py"]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 REASON = "launch and launch_ros are not installed (they come with ROS 2 from apt, not from PyPI)"
 pytest.importorskip("launch", reason=REASON)
 pytest.importorskip("launch_ros", reason=REASON)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 REASON = "launch_testing is not installed (it comes with ROS 2 from apt, not from PyPI)"
 pytest.importorskip("launch_testing", reason=REASON)
 pytest.importorskip("launch_ros", reason=REASON)

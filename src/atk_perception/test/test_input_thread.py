@@ -16,6 +16,8 @@ from std_msgs.msg import Float64
 
 from atk_perception.input_thread import InputThread
 
+pytestmark = pytest.mark.system
+
 DOMAIN = 12 + os.getpid() % 60
 RELIABLE = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
 

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 NODE = """
 from atk_perception.managed_node import ManagedNode, run_node
 class Example(ManagedNode):

@@ -28,6 +28,8 @@ from atk_perception.image_codec import (
 )
 from atk_perception.keypoint_set import KeypointSet
 
+pytestmark = pytest.mark.system
+
 DOMAIN = 12 + os.getpid() % 60
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 RELIABLE_IMAGES = ["-p", "qos_overrides./camera/image_raw.subscription.reliability:=reliable"]

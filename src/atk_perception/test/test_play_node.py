@@ -21,6 +21,8 @@ from std_srvs.srv import Trigger
 
 from atk_perception.frames import raw_messages
 
+pytestmark = pytest.mark.system
+
 DOMAIN = 14 + os.getpid() % 60
 DEEP = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 PLAY = "from atk_perception.play_node import play_command; play_command()"

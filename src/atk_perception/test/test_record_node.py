@@ -28,6 +28,8 @@ from atk_perception.frames import bag_label, bag_robot, check_bag, read_frames
 from atk_perception.image_codec import fill_png_message
 from atk_perception.record_node import STATUS_QOS
 
+pytestmark = pytest.mark.system
+
 DOMAIN = 13 + os.getpid() % 60
 NODE = "from atk_perception.record_node import main; main()"
 COMMAND = "from atk_perception.record_node import record_command; record_command()"

@@ -33,6 +33,8 @@ from atk_perception.keypoint_set import KeypointSet
 from atk_perception.rigid_transforms import difference
 from atk_perception.viewpoint import Plane, reproject
 
+pytestmark = pytest.mark.system
+
 DOMAIN = 12 + os.getpid() % 60
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(

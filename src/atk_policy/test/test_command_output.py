@@ -33,6 +33,8 @@ from atk_policy.command_plan import CommandPlan
 from atk_policy.command_sinks import make_arm_sink, make_gripper_sink
 from atk_policy.command_sinks.protocol import Topic
 
+pytestmark = pytest.mark.system
+
 WAIT_S = 30.0
 PERIOD_S = PERIOD_NS / 1e9
 HOLD = CommandPlan.hold(np.append(ROBOT.home_rad, 0.08), PERIOD_NS)

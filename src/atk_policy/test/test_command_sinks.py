@@ -28,6 +28,8 @@ from atk_policy.command_sinks.protocol import Moment, Topic
 from atk_policy.command_sinks.servo import CORRECTION_SHARE, command_type, joint_velocity
 from atk_policy.kinematics import KinematicModel
 
+pytestmark = pytest.mark.system
+
 POSITION = np.stack([np.append(np.linspace(0, 0.6, 7) + 0.01 * k, 0.08 - 0.01 * k) for k in range(4)])
 VELOCITY = np.vstack([np.full((3, 8), 0.2), np.zeros((1, 8))])
 PLAN = CommandPlan(50_000_000 * np.arange(1, 5), POSITION, VELOCITY)

@@ -19,6 +19,8 @@ from atk_interfaces.msg import PolicyStatus
 from atk_perception.image_codec import rgb_from_message
 from atk_policy.joint_plot import COMMANDED, MEASURED, JointPlot
 
+pytestmark = pytest.mark.system
+
 DOMAIN = 15 + os.getpid() % 60
 NODE = "from atk_policy.joint_monitor_node import main; main()"
 COMMAND = np.append(np.linspace(-0.7, 0.7, ROBOT.joint_count), 0.06)

@@ -27,6 +27,8 @@ from atk_interfaces.msg import PlanCheck, PolicyStatus
 from atk_perception.robot_description import RobotDescription
 from atk_policy.moveit_node import GOING_HOME, GOING_HOME_QOS
 
+pytestmark = pytest.mark.system
+
 ROBOT_PATH = Path(__file__).parents[2] / "atk_bringup" / "config" / "robots" / "sim_panda.yaml"
 ROBOT = RobotDescription.load(ROBOT_PATH)
 HOME = np.array(ROBOT.home_rad)

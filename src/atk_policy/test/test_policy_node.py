@@ -37,6 +37,8 @@ from atk_policy.command_sinks import in_replay
 from atk_policy.moveit_node import GOING_HOME, GOING_HOME_QOS
 from atk_policy.policy_runner import RunState
 
+pytestmark = pytest.mark.system
+
 DOMAIN_ID = 12 + os.getpid() % 80  # and the next one, for nodes that are ended in a test
 JOINT_NAMES = [*ROBOT.joints.names, ROBOT.gripper.joint]
 HOME = np.append(ROBOT.home_rad, 0.02)

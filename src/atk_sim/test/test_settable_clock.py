@@ -11,7 +11,10 @@ import pytest
 
 from atk_sim.settable_clock import SettableClock, missing_compiler
 
-pytestmark = pytest.mark.skipif(bool(missing_compiler()), reason=missing_compiler())
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(bool(missing_compiler()), reason=missing_compiler()),
+]
 
 # Every line of input is answered: system clock, steady clock, datetime's.
 CHILD = """

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -26,6 +27,8 @@ from atk_perception.image_codec import depth_from_message, rgb_from_message
 from atk_perception.robot_description import RobotDescription
 from atk_sim.graph import NodeGraph, executable_path
 from atk_sim.tasks import make_task
+
+pytestmark = pytest.mark.system
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 PERIOD_NS = 50_000_000

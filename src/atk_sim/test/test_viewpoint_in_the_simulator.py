@@ -17,6 +17,8 @@ from atk_sim.ground_truth import attach, locate, world_positions
 from atk_sim.simulation import Simulation
 from atk_sim.tasks import make_task
 
+pytestmark = pytest.mark.system
+
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
