@@ -7,7 +7,6 @@ node up by itself unless a manager is to do it, and publishes its health on /dia
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import signal
 import sys
@@ -23,15 +22,12 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from atk_perception.kept_memory import keep_memory
 from atk_perception.topic_diagnostic import TopicDiagnostic
 
 OK = DiagnosticStatus.OK
 WARN = DiagnosticStatus.WARN
 ERROR = DiagnosticStatus.ERROR
-
-# Names of glibc's mallopt (malloc.h), and what it is told [bytes]: the largest that it takes, and more than nodes free at a time.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BLOCK, KEPT_TOP = 32 << 20, 256 << 20
 
 
 class ManagedNode(LifecycleNode):
@@ -195,18 +191,6 @@ def _spin(executor: MultiThreadedExecutor, stop: threading.Event, errors: list[E
         except Exception as error:
             errors.append(error)
             stop.set()
-
-
-def keep_memory() -> None:
-    """Have the C library keep memory that is freed, for the next image.
-
-    It gives blocks of an image's size back to the system at once, and the next ones then come page by page, zeroed: as much
-    as a millisecond for each copy of an image. Does nothing where the C library has no such setting (musl, macOS).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for name, value in ((M_MMAP_THRESHOLD, KEPT_BLOCK), (M_TRIM_THRESHOLD, KEPT_TOP)):
-            mallopt(name, value)
 
 
 def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:

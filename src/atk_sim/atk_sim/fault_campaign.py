@@ -177,7 +177,7 @@ FAULTS = (
     Fault("camera_frozen", HOLD, ("image_frozen",), IMAGE_S + 0.1),
     Fault("images_late", HOLD, (*STALE, "image_stale"), SILENCE_S),
     # One in ten passes, and it may be the first.
-    Fault("images_dropped", RESUME, (*STALE, "image_stale"), SILENCE_S + 0.05),
+    Fault("images_dropped", RESUME, (*STALE, "image_stale"), SILENCE_S),
     Fault("images_out_of_order", RESUME),
     Fault("image_black", HOLD, ("too_few_keypoints", "tracker_lost"), 0.1),
     Fault("image_noise", HOLD, ("too_few_keypoints", "tracker_lost"), 0.1),

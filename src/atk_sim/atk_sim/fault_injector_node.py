@@ -153,7 +153,7 @@ class FaultInjectorNode(ManagedNode):
         self._fault = ""
         self._kept: dict[str, Any] = {}
         self._delayed: dict[str, deque[tuple[float, Any]]] = {IMAGE: deque(), JOINTS: deque()}
-        self._count = 0
+        self._images = 0  # since the fault began
 
     def configure(self) -> None:
         """Offer the relayed topics."""
@@ -216,7 +216,7 @@ class FaultInjectorNode(ManagedNode):
         if message.data not in known:
             self.get_logger().error(f"unknown fault '{message.data}'; known: {', '.join(sorted(known))}")
             return
-        self._fault = message.data
+        self._fault, self._images = message.data, 0
         self._kept.clear()
         for waiting in self._delayed.values():
             waiting.clear()
@@ -239,7 +239,7 @@ class FaultInjectorNode(ManagedNode):
     def _pass_stateful(self, stream: str, cdr: bytes) -> None:
         fault, relay = self._fault, self._relays[stream]
         now_s = time.monotonic()
-        self._count += 1
+        self._images += stream == IMAGE
         if (fault, stream) in (("camera_frozen", IMAGE), ("joints_frozen", JOINTS)):
             # The first message that comes is what is repeated, each time with the stamp of the moment.
             kept = self._kept.setdefault(stream, deserialize_message(cdr, self._kinds[stream]))
@@ -248,7 +248,7 @@ class FaultInjectorNode(ManagedNode):
         elif (fault, stream) in (("images_late", IMAGE), ("joints_late", JOINTS)):
             self._delayed[stream].append((now_s + LATE_S, cdr))
         elif (fault, stream) == ("images_dropped", IMAGE):
-            if self._count % KEEP_ONE_IN == 0:
+            if self._images % KEEP_ONE_IN == 0:
                 relay.publish(cdr)
         elif (fault, stream) == ("images_out_of_order", IMAGE):
             before = self._kept.pop(stream, None)

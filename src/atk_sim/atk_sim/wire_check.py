@@ -229,9 +229,10 @@ def stop_after(
     deadline_s = struck_s + detect_s + HOLD_PERIODS * period_s
     held = first_hold(wire, struck_s, until_s)
     begin_s = deadline_s if held is None else min(held[0], deadline_s)
-    # From the speed at which it began to brake, and to the end of the period in which it came to rest.
-    speed = np.abs(velocity_at(wire, begin_s)) / np.array(robot.joints.acceleration_max_rad_s2)
-    brake_s = 0.0 if is_mute else float(speed.max()) + period_s
+    # From the speed at which it began to brake, and to the end of the period in which it came to rest. The first setpoint of a
+    # hold, which comes just before the word for it, brakes already.
+    speed = np.abs([velocity_at(wire, begin_s - back_s) for back_s in (0.0, period_s)])
+    brake_s = 0.0 if is_mute else float((speed / robot.joints.acceleration_max_rad_s2).max()) + period_s
     end_s = held[1] if resumes and held is not None else until_s
     last_s = last_motion_s(wire, struck_s, end_s, of_joints=follow_s is not None)
     rest_s = deadline_s + brake_s + (follow_s or 0.0)
