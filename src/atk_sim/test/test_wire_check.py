@@ -135,7 +135,9 @@ def test_the_first_setpoint_of_a_hold_brakes_already():
     """Sent late, and short: the speed to brake from is that before it."""
     t = STRUCK_S + np.array([-0.12, -0.07, -0.02, 0.03, 0.095, 0.147, 0.202, 0.252])
     q = np.tile(np.array(ROBOT.home_rad), (len(t), 1))
-    q[:, 0] += np.cumsum([0.0, 0.075, 0.075, 0.075, 0.03, 0.0135, 0.001, 0.0])  # 1.5 rad/s, then a brake of 15 rad/s2
+    q[:, 0] += np.cumsum(
+        [0.0, 0.075, 0.075, 0.075, 0.03, 0.0135, 0.001, 0.0]
+    )  # 1.5 rad/s, then a brake of 15 rad/s2
     said = [(float(x) + SAID_S, 2) for x in t[4:]]
     stop = judged(Wire(t, q, [], said, [], t[:0], q[:0]))
     assert stop.stop_s == pytest.approx(0.202, abs=1e-6)
