@@ -12,10 +12,11 @@ from atk_sim.fault_campaign import FAULTS, refuse, strike
 from atk_sim.fault_stage import Stage
 from atk_sim.graph import robot_file
 
+pytestmark = pytest.mark.system
+
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
 
-@pytest.mark.system
 @pytest.mark.timeout(300)
 def test_faults_in_motion_are_held_and_named(run_folder, tmp_path):
     robot_path = robot_file("sim_panda")
@@ -29,7 +30,6 @@ def test_faults_in_motion_are_held_and_named(run_folder, tmp_path):
         stage.close()
 
 
-@pytest.mark.system
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["kill_camera", "kill_moveit", "controller_rejects", "clock_set_back"])
 def test_what_not_every_robot_has_is_held_and_named_too(run_folder, tmp_path, name):

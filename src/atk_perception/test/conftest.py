@@ -9,14 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 
 from atk_perception.correspondence.protocol import Template
 
 WIDTH, HEIGHT = 640, 480
-# An example that takes long says something about the machine, which others use too.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 # Threads that wait for each other make a busy machine ten times slower; what comes out is the same to the bit.
 torch.set_num_threads(1)
 
