@@ -27,20 +27,22 @@ def success_figure(rows: list[Row]) -> Figure:
     shape = (-(-len(tasks) // 2), min(2, len(tasks)))
     figure = Figure(figsize=(5.2 * shape[1], 2.8 * shape[0]), layout="constrained")
     panels = np.atleast_1d(figure.subplots(*shape, sharey=True)).ravel()
-    width = 0.85 / len(methods)
-    colours = matplotlib.colormaps["tab20"]
+    tab20 = matplotlib.colormaps["tab20"]
+    colours = {method: tab20(number % tab20.N) for number, method in enumerate(methods)}
     for panel, task in zip(panels, tasks, strict=False):
-        for number, method in enumerate(methods):
+        driven = [method for method in methods if any(key[:2] == (task, method) for key in cells)]
+        width = 0.85 / len(driven)
+        for number, method in enumerate(driven):
             for place, column in enumerate(DISTURBANCES):
                 if (task, method, column) not in cells:
                     continue
                 _, _, rate, low, high = rate_of(cells[task, method, column])
-                x = place + (number - (len(methods) - 1) / 2) * width
+                x = place + (number - (len(driven) - 1) / 2) * width
                 panel.bar(
                     x,
                     rate,
                     width,
-                    color=colours(number % 20),
+                    color=colours[method],
                     label=method if place == 0 else None,
                     yerr=[[rate - low], [high - rate]],
                     error_kw={"lw": 0.8},
