@@ -6,8 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 echo "== ruff"
-ruff check src test tools conftest.py
-ruff format --check --quiet src test tools conftest.py || { echo "run: ruff format src test tools conftest.py" >&2; exit 1; }
+checked="src test tools conftest.py"
+ruff check $checked
+ruff format --check --quiet $checked || { echo "run: ruff format $checked" >&2; exit 1; }
 echo "== mypy"
 for package in atk_perception atk_policy atk_sim atk_bringup; do
   mypy "src/$package/$package"

@@ -70,6 +70,11 @@ class PatchShape:
         return np.asarray(weights / weights.sum(), np.float32)
 
 
+# Where a patch is about, and where exactly; and the levels of the pyramid that they are sampled from.
+COARSE, FINE = PatchShape(radius=7, level=1), PatchShape(radius=7, level=0)
+LEVELS = 2
+
+
 def sample(image: Float, uv_px: Float, warp: Float, offsets_px: Float, level: int) -> Float:
     """Bilinear samples of pyramid level `level` at `uv + warp @ offset`.
 

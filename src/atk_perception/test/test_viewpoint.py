@@ -46,9 +46,8 @@ def test_points_in_the_plane_map_exactly(live, training, points):
 def test_with_depth_any_point_maps_exactly(live, training, point):
     point_m = np.array([point])
     uv_px = live.project(point_m)
-    assume(
-        (uv_px > 1.0).all() and (uv_px < (WIDTH - 2, HEIGHT - 2)).all()
-    )  # depth is known where the picture is
+    # Depth is known where the picture is.
+    assume((uv_px > 1.0).all() and (uv_px < (WIDTH - 2, HEIGHT - 2)).all())
     z_m = float(((point_m - live.T_base_camera[:3, 3]) @ live.T_base_camera[:3, 2])[0])
     # Depth images are single precision, and may be of another size than the image.
     for shape in ((HEIGHT, WIDTH), (HEIGHT // 2, WIDTH // 2)):

@@ -25,6 +25,14 @@ FIRST_REPORT_SEED = 10_000  # below, things may have been tried out
 Episode = tuple[str, int]  # (disturbance, seed)
 
 
+def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
+    """95% interval of a success rate (Wilson, 1927), honest also at 0 and at all successes."""
+    if episodes == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, episodes).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 @dataclass(frozen=True)
 class Driven:
     """One method on one task, over its training seeds.
@@ -59,13 +67,13 @@ class Driven:
     def success(self, episodes: set[Episode]) -> dict[str, Any]:
         """Over those episodes and all training seeds, with its 95% interval (Wilson); and the points of each selection."""
         counted = [success for (_, episode), success in self.outcomes.items() if episode in episodes]
-        interval = binomtest(sum(counted), len(counted)).proportion_ci(method="wilson")
+        low, high = wilson_interval(sum(counted), len(counted))
         return {
             "method": self.method,
             "success": round(sum(counted) / len(counted), 4),
             "successes": sum(counted),
             "episodes": len(counted),
-            "interval": [round(float(interval.low), 3), round(float(interval.high), 3)],
+            "interval": [round(low, 3), round(high, 3)],
             "points": [int(metrics["keypoints_kept"]) for metrics in self.metrics],
         }
 

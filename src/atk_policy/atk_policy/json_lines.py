@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
 
 def append_json_line(file: Path, row: Mapping[str, Any]) -> None:
     """Add a line; after one that was cut short a new one is begun."""
-    cut_short = file.is_file() and not file.read_bytes().endswith(b"\n")
-    with file.open("a") as lines:
-        lines.write(("\n" if cut_short else "") + json.dumps(row) + "\n")
+    with file.open("ab+") as lines:
+        if lines.tell():
+            lines.seek(-1, os.SEEK_END)
+        cut_short = lines.read(1) not in (b"", b"\n")
+        lines.write((("\n" if cut_short else "") + json.dumps(row) + "\n").encode())

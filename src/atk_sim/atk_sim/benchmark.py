@@ -30,6 +30,7 @@ from typing import Any
 from tqdm import tqdm
 
 from atk_perception.viewpoint import VIEWPOINTS
+from atk_policy.closed_loop_results import wilson_interval
 from atk_policy.json_lines import read_json_lines
 from atk_policy.selection import SelectionConfig, SelectionError
 from atk_policy.worker_processes import CONTEXT
@@ -52,7 +53,6 @@ from atk_sim.disturbances import DISTURBANCES, Disturbance
 from atk_sim.graph import GraphError, robot_file
 from atk_sim.methods import METHODS
 from atk_sim.provenance import LearntError
-from atk_sim.statistics import wilson_interval
 from atk_sim.tasks import TASKS
 
 FIRST_REPORT_SEED = demo.FIRST_REPORT_SEED

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atk_policy.closed_loop_results import wilson_interval
 from atk_policy.json_lines import read_json_lines
 from atk_sim.benchmark_cell import EPISODES, LEARNT
 from atk_sim.demo import FIRST_REPORT_SEED
 from atk_sim.disturbances import DISTURBANCES
 from atk_sim.methods import METHODS
 from atk_sim.provenance import Learnt, Source
-from atk_sim.statistics import wilson_interval
 
 VIEWPOINT = "_viewpoint_"
 

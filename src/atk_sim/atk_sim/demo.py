@@ -32,11 +32,12 @@ from atk_perception.keypoint_set import KeypointSet
 from atk_perception.recording import UNFINISHED_SUFFIX
 from atk_perception.robot_description import RobotDescription
 from atk_perception.video import VideoWriter
+from atk_policy.closed_loop_results import wilson_interval
+from atk_policy.json_lines import append_json_line
 from atk_sim.closed_loop_node import ClosedLoopClient
 from atk_sim.graph import GraphError, NodeGraph, executable_path, robot_file
 from atk_sim.judging import Episode, Referee
 from atk_sim.rollout import Outcome
-from atk_sim.statistics import wilson_interval
 
 COLUMNS = ("RP", "RB", "RO", "Light")
 # Demonstrations use seeds from 0; results are reported on seeds that nothing was tuned on.
@@ -278,12 +279,10 @@ def evaluate(
     items = [(column, FIRST_REPORT_SEED + k) for k in range(args.episodes) for column in COLUMNS]
     episodes = _on_graphs(args, folder / "logs", domain_id, start, work, items, "evaluate", "episode")
     description = RobotDescription.load(robot)
-    with (
-        closing(Referee(description, KeypointSet.load(run_folder), args.task, template_seed)) as referee,
-        (folder / "episodes.jsonl").open("a") as lines,
-    ):
+    with closing(Referee(description, KeypointSet.load(run_folder), args.task, template_seed)) as referee:
         outcomes = [referee.outcome(episode) for episode in episodes]
-        lines.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
+    for outcome in outcomes:
+        append_json_line(folder / "episodes.jsonl", asdict(outcome))
     return outcomes
 
 

@@ -176,7 +176,7 @@ FAULTS = (
     Fault("camera_silent", HOLD, STALE, SILENCE_S),
     Fault("camera_frozen", HOLD, ("image_frozen",), IMAGE_S + 0.1),
     Fault("images_late", HOLD, (*STALE, "image_stale"), SILENCE_S),
-    # One in ten passes, and it may be the first.
+    # One in ten passes, the tenth first.
     Fault("images_dropped", RESUME, (*STALE, "image_stale"), SILENCE_S),
     Fault("images_out_of_order", RESUME),
     Fault("image_black", HOLD, ("too_few_keypoints", "tracker_lost"), 0.1),

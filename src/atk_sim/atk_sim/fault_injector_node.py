@@ -239,7 +239,6 @@ class FaultInjectorNode(ManagedNode):
     def _pass_stateful(self, stream: str, cdr: bytes) -> None:
         fault, relay = self._fault, self._relays[stream]
         now_s = time.monotonic()
-        self._images += stream == IMAGE
         if (fault, stream) in (("camera_frozen", IMAGE), ("joints_frozen", JOINTS)):
             # The first message that comes is what is repeated, each time with the stamp of the moment.
             kept = self._kept.setdefault(stream, deserialize_message(cdr, self._kinds[stream]))
@@ -248,6 +247,7 @@ class FaultInjectorNode(ManagedNode):
         elif (fault, stream) in (("images_late", IMAGE), ("joints_late", JOINTS)):
             self._delayed[stream].append((now_s + LATE_S, cdr))
         elif (fault, stream) == ("images_dropped", IMAGE):
+            self._images += 1
             if self._images % KEEP_ONE_IN == 0:
                 relay.publish(cdr)
         elif (fault, stream) == ("images_out_of_order", IMAGE):

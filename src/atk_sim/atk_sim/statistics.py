@@ -1,4 +1,4 @@
-"""How sure a success rate is."""
+"""Whether success rates differ."""
 
 from __future__ import annotations
 
@@ -6,16 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest
-
-
-def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
-    """95% interval of a success rate (Wilson, 1927), honest also at 0 and at all successes."""
-    if episodes == 0:
-        return 0.0, 1.0
-    interval = binomtest(successes, episodes).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
 
 Count = tuple[int, int]  # successes, episodes
 

@@ -21,7 +21,6 @@ from atk_perception.correspondence.descriptor_votes import DescriptorVoter, Plac
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.correspondence.sift import SiftMatcher
 from atk_perception.correspondence.verification import (
-    LEVELS,
     Candidates,
     TemplatePatches,
     Votes,
@@ -32,7 +31,7 @@ from atk_perception.learned.backbone import Backbone, FeatureMap, load_backbone
 from atk_perception.learned.network import ITERATIONS, begin
 from atk_perception.learned.template_bank import TemplateBank, make_template_bank, nearest_entries
 from atk_perception.local_affine import Float
-from atk_perception.patches import Alignment, grey_image, smooth_pyramid
+from atk_perception.patches import LEVELS, Alignment, grey_image, smooth_pyramid
 
 # A patch aligned farther than this from where votes put it found something else.
 FARTHEST_PX = 8.0

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.correspondence.verification import (
-    LEVELS,
     Candidates,
     TemplatePatches,
     Votes,
@@ -33,7 +32,7 @@ from atk_perception.correspondence.verification import (
     identities,
 )
 from atk_perception.local_affine import fit_local_affine
-from atk_perception.patches import Float, grey_image, smooth_pyramid
+from atk_perception.patches import LEVELS, Float, grey_image, smooth_pyramid
 
 # How likely a placement is right: logistic regression on some 30,000 placements of known truth, in rendered scenes
 # (sushi, seeds 100 to 109, all disturbances) and warped textures, rounded. A flat or repeated patch correlates

@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Template
 from atk_perception.patches import (
+    COARSE,
+    FINE,
+    LEVELS,
     Alignment,
     Float,
     PatchBank,
-    PatchShape,
     align,
     grey_image,
     make_bank,
     smooth_pyramid,
 )
 
-FINE = PatchShape(radius=7, level=0)
-COARSE = PatchShape(radius=7, level=1)
-LEVELS = 2
 # Votes farther than this from a point on the template hardly say anything of it; about an object's radius.
 EVIDENCE_RADIUS_PX = 30.0
 

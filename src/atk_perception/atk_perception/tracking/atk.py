@@ -38,9 +38,11 @@ from atk_perception.learned.template_bank import (
 )
 from atk_perception.local_affine import Float
 from atk_perception.patches import (
+    COARSE,
+    FINE,
+    LEVELS,
     Alignment,
     PatchBank,
-    PatchShape,
     align,
     grey_image,
     make_bank,
@@ -51,8 +53,6 @@ from atk_perception.tracking.flow import FlowParameters, followed
 from atk_perception.tracking.helpers import helper_points, place_helpers
 from atk_perception.tracking.protocol import Tracks
 
-COARSE, FINE = PatchShape(radius=7, level=1), PatchShape(radius=7, level=0)
-LEVELS = 2
 # Log odds that a proposal is right, within 8 px of a point that is in view: a bias, then a weight for each column of
 # `Proposals.evidence`. Those that the best one is: a bias, and a weight of its log odds. From `training.fit_confidence tracker`.
 EVIDENCE = (-1.222, 0.424, -0.433, 0.22, -0.787, 0.534, 0.058, -0.258, 0.058, 0.788, -1.146, -0.653, 3.07)

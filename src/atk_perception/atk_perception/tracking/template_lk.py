@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
 from atk_perception.patches import (
+    FINE,
+    LEVELS,
     Float,
     PatchBank,
-    PatchShape,
     align,
     grey_image,
     make_bank,
@@ -39,9 +40,6 @@ from atk_perception.tracking.co_motion import CoMotion, CoMotionParameters, Plac
 from atk_perception.tracking.flow import FlowParameters, followed
 from atk_perception.tracking.helpers import helper_points, place_helpers
 from atk_perception.tracking.protocol import Tracks
-
-FINE = PatchShape(radius=7, level=0)
-LEVELS = 2
 
 # How likely a tracked point is right: logistic regression on 280,000 points of known truth in rendered episodes (sushi,
 # seeds 100 to 109, all disturbances) and textures behind a moving bar, rounded; an error counts double. Features: the
