@@ -10,7 +10,7 @@ export VIRTUAL_ENV=$_atk_root/.venv PATH=$_atk_root/.venv/bin:$PATH
 . "$_atk_root/install/local_setup.bash"
 export RMW_IMPLEMENTATION=rmw_fastrtps_cpp
 # Images travel through shared memory (see the profile). ROS stays on this machine unless told otherwise.
-export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$_atk_root/src/atk_bringup/config/fastdds.xml}
+export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$_atk_root/src/atk_bringup/config/fastdds_images.xml}
 export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
 export MUJOCO_GL=${MUJOCO_GL:-egl}
 [ -z "$_atk_nounset" ] || set -u

@@ -91,9 +91,9 @@ build_workspace() {
   fi
   export PATH=$PWD/.venv/bin:$PATH
   mkdir -p log
-  .venv/bin/python -m colcon build --symlink-install --event-handlers console_direct- \
+  .venv/bin/python -m colcon build --base-paths src --symlink-install --event-handlers console_direct- \
       --cmake-args "-DPython3_EXECUTABLE=$PWD/.venv/bin/python" -DCMAKE_BUILD_TYPE=Release > log/setup-build.log 2>&1 \
-    || { tail -40 log/setup-build.log >&2; fail "colcon build failed; the whole log is log/setup-build.log"; }
+    || { tail -40 log/setup-build.log >&2; fail "colcon build failed; the whole log is log/setup-build.log (where files have moved, make clean helps)"; }
   echo "$build_key" > install/.atk-key
 }
 

@@ -10,7 +10,9 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={PACKAGE: ["py.typed", "learned/*.safetensors", "learned/MODEL_CARD.md"]},
+    package_data={
+        PACKAGE: ["py.typed", "fastdds_udp_localhost.xml", "learned/*.safetensors", "learned/MODEL_CARD.md"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

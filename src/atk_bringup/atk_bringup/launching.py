@@ -45,8 +45,8 @@ BOOLEAN = ("true", "false")
 VIEWPOINTS = ("none", "plane", "depth")
 POSE_SOURCES = ("calibration", "topic", "tf")
 HOMING_SINKS = ("forward_position", "joint_trajectory")
+PROFILE_VARIABLE, IMAGES_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE", "fastdds_images.xml"
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
-PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 # With a namespace, TF is that robot's own (as in Nav2).
 TF_REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 # Each simulated robot has a time of its own, so /clock follows the namespace too.
@@ -536,7 +536,7 @@ def bringup(
         nodes: what it starts; managed ones are brought up in this order.
         use_sim_time: default of that argument.
     """
-    profile = EnvironmentVariable(PROFILE_VARIABLE, default_value=str(share() / "config" / "fastdds.xml"))
+    profile = EnvironmentVariable(PROFILE_VARIABLE, default_value=str(share() / "config" / IMAGES_PROFILE))
     return LaunchDescription(
         [
             *arguments,

@@ -15,6 +15,7 @@ import yaml
 from ament_index_python.packages import get_package_prefix
 from rclpy.lifecycle import LifecycleNode
 
+from atk_perception import dds_transport
 from atk_perception.managed_node import ManagedNode
 from atk_perception.robot_description import RobotDescription
 from atk_policy.moveit_node import TOPIC_SINKS
@@ -122,6 +123,16 @@ def test_the_parameter_file_names_only_declared_parameters():
         assert not set(content["ros__parameters"]) & deployed, section
 
 
+def test_launch_names_the_profile_that_the_policy_node_leaves():
+    names = ("PROFILE_VARIABLE", "IMAGES_PROFILE")
+    (pair,) = (
+        ast.literal_eval(statement.value)
+        for statement in ast.parse(SOURCES[-1].read_text()).body
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == f"({', '.join(names)})"
+    )
+    assert pair == tuple(getattr(dds_transport, name) for name in names)
+
+
 def test_launch_knows_through_which_sinks_the_moveit_node_can_move_the_arm():
     """It reads the robot description without the packages that validate it."""
     (sinks,) = (
@@ -148,7 +159,7 @@ def test_every_file_is_installed(folder):
 
 def test_the_fast_dds_profile_has_room_for_images():
     """A 640x480 rgb8 image must fit one shared-memory message, and several the segment."""
-    root = ElementTree.parse(PACKAGE / "config" / "fastdds.xml").getroot()
+    root = ElementTree.parse(PACKAGE / "config" / "fastdds_images.xml").getroot()
     sizes = {
         element.tag.split("}")[1]: int(element.text)
         for element in root.iter()

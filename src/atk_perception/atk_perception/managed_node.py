@@ -22,6 +22,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from atk_perception.dds_transport import leave_shared_memory
 from atk_perception.kept_memory import keep_memory
 from atk_perception.topic_diagnostic import TopicDiagnostic
 
@@ -193,12 +194,18 @@ def _spin(executor: MultiThreadedExecutor, stop: threading.Event, errors: list[E
             stop.set()
 
 
-def run_node(node_class: Callable[[], ManagedNode], threads: int = 4) -> None:
+def run_node(node_class: Callable[[], ManagedNode], threads: int = 4, *, shared_memory: bool = True) -> None:
     """Body of a console entry: bring the node up, spin until Ctrl-C, take it down in order.
 
     Ends the process with status 1 when the node refuses to come up.
+
+    Args:
+        threads: of the executor.
+        shared_memory: send through it (Fast DDS); without, no death of another process stalls this one (dds_transport.py).
     """
     keep_memory()
+    if not shared_memory:
+        leave_shared_memory()
     # Our own handling of the signals: the node must still publish while it shuts down.
     rclpy.init(args=sys.argv, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     stop = threading.Event()

@@ -7,8 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from rclpy.utilities import get_rmw_implementation_identifier
+
+from atk_perception.dds_transport import IMAGES_PROFILE, PROFILE_VARIABLE
 
 pytestmark = pytest.mark.system
 
@@ -32,13 +36,13 @@ class Example(ManagedNode):
         self.create_timer(0.05, lambda: self.step("callback"))
     def deactivate(self): self.step("deactivate")
     def cleanup(self): self.step("cleanup")
-run_node(Example)
+run_node(Example, shared_memory=True)
 """
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(11 + os.getpid() % 80)}
-    command = [sys.executable, "-c", NODE, "--ros-args", *arguments]
+def start(*arguments: str, node: str = NODE, **variables: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(11 + os.getpid() % 80), **variables}
+    command = [sys.executable, "-c", node, "--ros-args", *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -94,3 +98,39 @@ def test_without_autostart_it_waits_for_a_manager():
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=20)
     assert output.split() == []
+
+
+def a_profile(path: Path) -> Path:
+    """A Fast DDS profile that has shared memory and nothing else of its own."""
+    path.write_text(
+        """<profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
+        <transport_descriptors><transport_descriptor>
+            <transport_id>shm</transport_id><type>SHM</type>
+        </transport_descriptor></transport_descriptors>
+        <participant profile_name="p" is_default_profile="true"><rtps>
+            <userTransports><transport_id>shm</transport_id></userTransports>
+            <useBuiltinTransports>false</useBuiltinTransports>
+        </rtps></participant></profiles>"""
+    )
+    return path
+
+
+@pytest.mark.skipif(
+    get_rmw_implementation_identifier() != "rmw_fastrtps_cpp", reason="another middleware has no such memory"
+)
+@pytest.mark.parametrize(
+    ("shared_memory", "profile", "expected"),
+    [(True, IMAGES_PROFILE, True), (False, IMAGES_PROFILE, False), (False, "my_own.xml", True)],
+)
+def test_a_node_may_do_without_shared_memory_unless_a_profile_of_the_users_own_has_it(
+    shared_memory, profile, expected, tmp_path
+):
+    node = NODE.replace("shared_memory=True", f"shared_memory={shared_memory}")
+    process = start(node=node, **{PROFILE_VARIABLE: str(a_profile(tmp_path / profile))})
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != "activate":
+        pass
+    mapped = Path(f"/proc/{process.pid}/maps").read_text()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert ("/dev/shm/fast" in mapped) == expected

@@ -56,7 +56,7 @@ JOINT_STATE_DEPTH = 200
 KEYPOINTS_DEPTH = 20
 FEEDBACK_PERIOD_S = 0.1
 # How often, in a control period, it is looked whether inputs have fallen silent: a hold may come so much later.
-LOOKS_PER_PERIOD = 4
+LOOKS_PER_PERIOD = 8
 
 
 @dataclass
@@ -563,4 +563,4 @@ def keypoints_topic_of(camera: str) -> str:
 
 def main() -> None:
     """Console entry."""
-    run_node(PolicyNode)
+    run_node(PolicyNode, shared_memory=False)

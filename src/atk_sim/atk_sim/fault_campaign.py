@@ -111,7 +111,7 @@ def _transition(node: str, transition: int) -> Callable[[Stage], float]:
 
 
 # A node's silence is known when two of its messages are missing. What was on its way when it fell silent is still answered
-# (20 ms from camera to command), and the watchdog looks every quarter of a control period; as much again for the scheduler.
+# (20 ms from camera to command), and the watchdog looks eight times a control period; the rest is for the scheduler.
 SILENCE_S = 0.02 + 0.025
 IMAGE_S = 0.2  # the deadline of sim_panda.yaml
 # A joint may stand still off its setpoint for a second; until then the setpoint may have to get that far off.

@@ -31,8 +31,6 @@ from atk_sim.settable_clock import SettableClock, missing_compiler
 from atk_sim.simulation import Simulation, demonstrated
 
 MOVING_RAD_S = 0.15
-# A process that is killed may leave shared memory locked: who records what the others do then must not depend on it.
-NO_SHARED_MEMORY = {"FASTRTPS_DEFAULT_PROFILES_FILE": "", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
 ACTION = "joint_trajectory_controller/follow_joint_trajectory"
 
 
@@ -132,7 +130,7 @@ class Stage:
             sink = {"command_sink": "follow_joint_trajectory", "command_action": ACTION}
             policy_robot = changed_robot(robot_path, logs / "robot_action.yaml", **sink)
         start = self.nodes.start
-        start("atk_sim", "wire_recorder_node", {"output": str(self.wire_path)}, environment=NO_SHARED_MEMORY)
+        start("atk_sim", "wire_recorder_node", {"output": str(self.wire_path)})
         injector = {"action": ACTION} if rig is Rig.ACTION else {}
         start("atk_sim", "fault_injector_node", injector, environment=live)
         start("atk_sim", "sim_robot_node", sim, remappings=through, environment=live)

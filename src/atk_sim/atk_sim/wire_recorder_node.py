@@ -79,4 +79,4 @@ class WireRecorderNode(ManagedNode):
 
 def main() -> None:
     """Console entry."""
-    run_node(WireRecorderNode)
+    run_node(WireRecorderNode, shared_memory=False)
