@@ -499,7 +499,9 @@ def test_robot_waits_for_a_request_and_plays_images_from_a_folder(run_folder, tm
         graph.wait_for_nodes("/arm/camera", "/arm/tracker", "/arm/moveit", "/arm/policy")
         commands = graph.received(Float64MultiArray, "/arm/forward_position_controller/commands")
         assert graph.parameters("/arm/tracker", ["use_sim_time"]) == [False]
-        (tracker,) = graph.node.get_subscriptions_info_by_topic("/arm/camera/image_raw")
+        images = "/arm/camera/image_raw"
+        graph.wait_for("the tracker to take images", lambda: graph.node.count_subscribers(images))
+        (tracker,) = graph.node.get_subscriptions_info_by_topic(images)
         assert tracker.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
         time.sleep(1.0)
         assert not commands

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 import rclpy
+from rcl_interfaces.srv import GetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -123,11 +124,28 @@ class ClosedLoopClient:
     def _call(self, client: Any, request: Any, *, repeatable: bool = False) -> Any:
         """The answer to a request; one that may be made twice is made again when its answer does not come.
 
-        A node that has just come may answer before it knows where to: Fast DDS then drops the answer.
-
         Raises:
             GraphError: no answer, or a refusal.
         """
+        if not repeatable:
+            self._be_known_to(client.srv_name.rpartition("/")[0])
+        answer = self._answer(client, request, REPEAT_S if repeatable else math.inf)
+        if not answer.success:
+            raise GraphError(f"{client.srv_name} refused: {answer.message}")
+        return answer
+
+    def _be_known_to(self, node_name: str) -> None:
+        """Wait until the answers of a node reach what was created here so far.
+
+        A node may hear a request before it knows where to answer, and then drops the answer (rmw_fastrtps issue 842). It
+        gets to know us in order: once it answers a new client, whose question may be asked twice, it knows the others.
+        """
+        asker = self.node.create_client(GetParameters, f"{node_name}/get_parameters")
+        self._answer(asker, GetParameters.Request(), REPEAT_S)
+        self._in_executor(lambda: self.node.destroy_client(asker))
+
+    def _answer(self, client: Any, request: Any, repeat_s: float) -> Any:
+        """The answer to a request, which is made again each `repeat_s` until it comes."""
         self.wait_for(f"service {client.srv_name}", client.service_is_ready, CALL_TIMEOUT_S)
         deadline = time.monotonic() + CALL_TIMEOUT_S
         answers: list[Any] = []
@@ -137,7 +155,7 @@ class ClosedLoopClient:
 
         def ask() -> None:
             answers.append(self._in_executor(lambda: client.call_async(request)))
-            again_at = time.monotonic() + (REPEAT_S if repeatable else math.inf)
+            again_at = time.monotonic() + repeat_s
             self.wait_for(
                 f"an answer of {client.srv_name}",
                 lambda: answered() or time.monotonic() > again_at,
@@ -146,10 +164,7 @@ class ClosedLoopClient:
 
         while not answered():
             ask()
-        answer = next(future for future in answers if future.done()).result()
-        if not answer.success:
-            raise GraphError(f"{client.srv_name} refused: {answer.message}")
-        return answer
+        return next(future for future in answers if future.done()).result()
 
     # -- episodes ----------------------------------------------------------------------------------
 
@@ -194,6 +209,7 @@ class ClosedLoopClient:
         """Have the tracker transfer afresh and the policy run from the next frame on; returns the goal."""
         self.reset_tracker()
         self.wait_for("the policy's action server", self._run.server_is_ready, 60.0)
+        self._be_known_to("policy")
         sent = self._in_executor(lambda: self._run.send_goal_async(RunPolicy.Goal()))
         self.wait_for("the policy to take the goal", sent.done, 60.0)
         goal = sent.result()
