@@ -14,7 +14,7 @@ def leave_shared_memory() -> None:
     """Have this process, which sends small messages alone, talk by UDP alone; before rclpy is initialised.
 
     When a process that others reach through shared memory is killed, Fast DDS finds out by waiting: whatever the others
-    send meanwhile, to anyone, comes a third of a second late (in 7 of 85 kills; none of 22 by UDP).
+    send meanwhile, to anyone, comes a third of a second late (in 7 of 85 kills; none of 57 by UDP).
 
     With ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST the middleware adds shared memory to every profile; so a profile takes over
     what that setting does. A profile that somebody chose and ROS_STATIC_PEERS stay as they are.

@@ -128,13 +128,13 @@ class ClosedLoopClient:
             GraphError: no answer, or a refusal.
         """
         if not repeatable:
-            self._be_known_to(client.srv_name.rpartition("/")[0])
+            self.be_known_to(client.srv_name.rpartition("/")[0])
         answer = self._answer(client, request, REPEAT_S if repeatable else math.inf)
         if not answer.success:
             raise GraphError(f"{client.srv_name} refused: {answer.message}")
         return answer
 
-    def _be_known_to(self, node_name: str) -> None:
+    def be_known_to(self, node_name: str) -> None:
         """Wait until the answers of a node reach what was created here so far.
 
         A node may hear a request before it knows where to answer, and then drops the answer (rmw_fastrtps issue 842). It
@@ -209,7 +209,7 @@ class ClosedLoopClient:
         """Have the tracker transfer afresh and the policy run from the next frame on; returns the goal."""
         self.reset_tracker()
         self.wait_for("the policy's action server", self._run.server_is_ready, 60.0)
-        self._be_known_to("policy")
+        self.be_known_to("policy")
         sent = self._in_executor(lambda: self._run.send_goal_async(RunPolicy.Goal()))
         self.wait_for("the policy to take the goal", sent.done, 60.0)
         goal = sent.result()
