@@ -200,7 +200,7 @@ def test_through_the_live_nodes_the_bag_gives_the_same_commands(graph, live_bag,
         heard = client.node.create_subscription(PolicyStatus, "policy/status", statuses.append, DEEP)
         client.wait_for("the policy", client._run.server_is_ready, 60.0)
         client.wait_for("its answers", lambda: heard.get_publisher_count() > 0, 60.0)
-        client.be_known_to("policy")
+        client.wait_until_heard("policy")
         sent = client._in_executor(lambda: client._run.send_goal_async(RunPolicy.Goal()))
         client.wait_for("the policy to take the goal", sent.done, 60.0)
         assert sent.result().accepted

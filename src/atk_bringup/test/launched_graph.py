@@ -18,6 +18,8 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from atk_perception.service_answers import answers_reach
+
 # What `ros2 launch FILE ARGUMENTS` does, also where the ros2 command line is not installed.
 LAUNCH = """
 import sys
@@ -110,6 +112,7 @@ class LaunchedGraph:
         """Call a service and wait for its answer."""
         client = self.node.create_client(service_type, name)
         self.wait_for(f"service {name}", client.service_is_ready)
+        self.wait_for(f"answers of {name}", answers_reach(self.node, name.rpartition("/")[0]))
         future = client.call_async(request)
         self.wait_for(f"an answer of {name}", future.done)
         return future.result()

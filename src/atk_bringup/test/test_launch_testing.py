@@ -33,6 +33,7 @@ from std_srvs.srv import Trigger
 from untrained_run import PACKAGE, write_untrained_run
 
 from atk_interfaces.msg import KeypointArray, PolicyStatus
+from atk_perception.service_answers import answers_reach
 
 DOMAIN_ID = 60 + (os.getpid() + 17) % 40
 PATIENCE_S = 90.0
@@ -95,6 +96,7 @@ class TestTheStackAtWork(unittest.TestCase):
         """Also when nothing runs: a person who presses stop is told that it was heard."""
         client = self.node.create_client(Trigger, "policy/stop")
         self.wait_for("stop service", client.service_is_ready)
+        self.wait_for("its answers", answers_reach(self.node, "policy"))
         future = client.call_async(Trigger.Request())
         self.wait_for("answer to stop", future.done)
         assert future.result().success

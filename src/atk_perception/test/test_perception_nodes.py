@@ -27,6 +27,7 @@ from atk_perception.image_codec import (
     rgb_from_message,
 )
 from atk_perception.keypoint_set import KeypointSet
+from atk_perception.service_answers import answers_reach
 
 pytestmark = pytest.mark.system
 
@@ -96,6 +97,7 @@ def test_the_tracker_answers_every_image_exactly_once(make_scene, peer, tmp_path
     reset = peer.node.create_client(Trigger, "tracker/reset")
     try:
         assert peer.until(lambda: publisher.get_subscription_count() and reset.service_is_ready())
+        assert peer.until(answers_reach(peer.node, "tracker"))
 
         def show(sec: int, image: np.ndarray) -> KeypointArray:
             message = fill_rgb_message(Image(), image)

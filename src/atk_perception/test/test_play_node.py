@@ -20,6 +20,7 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
 from atk_perception.frames import raw_messages
+from atk_perception.service_answers import answers_reach
 
 pytestmark = pytest.mark.system
 
@@ -94,7 +95,7 @@ def play(*arguments: object) -> subprocess.Popen[str]:
 def heard_after_resume(listener: Listener, process: subprocess.Popen[str], played: set[str]) -> str:
     """Resume once every publisher is heard; returns what the player said until it ended by itself."""
     try:
-        listener.until("service", listener.resume.service_is_ready)
+        listener.until("service", answers_reach(listener.node, "player"))
         listener.until(
             "publishers",
             lambda: sum(s.get_publisher_count() > 0 for s in listener.subscriptions) == len(played),

@@ -27,6 +27,7 @@ from atk_interfaces.srv import RecordEpisode
 from atk_perception.frames import bag_label, bag_robot, check_bag, read_frames
 from atk_perception.image_codec import fill_png_message
 from atk_perception.record_node import STATUS_QOS
+from atk_perception.service_answers import answers_reach
 
 pytestmark = pytest.mark.system
 
@@ -84,7 +85,7 @@ class Robot:
         return value
 
     def ask(self, command: int, name: str = "") -> RecordEpisode.Response:
-        self.wait("recorder", self.client.service_is_ready)
+        self.wait("recorder", answers_reach(self.node, "recorder"))
         future = self.client.call_async(RecordEpisode.Request(command=command, name=name))
         self.wait("answer", future.done)
         return future.result()

@@ -31,6 +31,7 @@ from atk_perception.camera_calibration import CameraCalibration
 from atk_perception.image_codec import fill_depth_message, fill_rgb_message
 from atk_perception.keypoint_set import KeypointSet
 from atk_perception.rigid_transforms import difference
+from atk_perception.service_answers import answers_reach
 from atk_perception.viewpoint import Plane, reproject
 
 pytestmark = pytest.mark.system
@@ -286,7 +287,7 @@ def test_the_service_refuses_a_board_that_moves_and_then_measures_one_that_stand
         return future.result()
 
     try:
-        assert peer.until(calibrate.service_is_ready)
+        assert peer.until(answers_reach(peer.node, "calibrator"))
         refused = ask()
         assert not refused.success
         assert "pictures put the camera up to" in refused.message

@@ -25,6 +25,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from atk_interfaces.msg import PlanCheck, PolicyStatus
 from atk_perception.robot_description import RobotDescription
+from atk_perception.service_answers import answers_reach
 from atk_policy.moveit_node import GOING_HOME, GOING_HOME_QOS
 
 pytestmark = pytest.mark.system
@@ -93,7 +94,8 @@ class Graph:
         self._threads = [threading.Thread(target=work) for work in (self._executor.spin, self._be_an_arm)]
         for thread in self._threads:
             thread.start()
-        self.wait("the node", lambda: self.go_home.service_is_ready() and self.stop.service_is_ready(), 60.0)
+        self.wait("the node", answers_reach(self.node, "moveit"), 60.0)
+        self.wait("the node", lambda: self.go_home.service_is_ready() and self.stop.service_is_ready())
         for publisher in (self.plans, self.statuses, self._joint_states):
             self.wait("discovery", lambda p=publisher: p.get_subscription_count() == 1)
 

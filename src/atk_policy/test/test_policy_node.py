@@ -33,6 +33,7 @@ from trajectory_msgs.msg import JointTrajectory
 from atk_interfaces.action import RunPolicy
 from atk_interfaces.msg import KeypointArray, PlanCheck, PolicyStatus
 from atk_perception.robot_description import RobotDescription
+from atk_perception.service_answers import answers_reach
 from atk_policy.command_sinks import in_replay
 from atk_policy.moveit_node import GOING_HOME, GOING_HOME_QOS
 from atk_policy.policy_runner import RunState
@@ -93,7 +94,8 @@ class Graph:
         self.executor.add_node(self.node)
         self.thread = threading.Thread(target=self.executor.spin, daemon=True)
         self.thread.start()
-        self.wait("the node", lambda: self.run.server_is_ready() and self.stop.service_is_ready(), 60.0)
+        self.wait("the node", answers_reach(self.node, "policy"), 60.0)
+        self.wait("the node", lambda: self.run.server_is_ready() and self.stop.service_is_ready())
         self.wait("discovery", lambda: self.keypoints.get_subscription_count() == 1)
         self.wait("discovery", lambda: self.joint_states.get_subscription_count() == 1)
 

@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import numpy as np
 import rclpy
-from rcl_interfaces.srv import GetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -30,13 +29,13 @@ from atk_interfaces.srv import RecordEpisode, ResetEpisode
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import RgbImage, rgb_from_message
 from atk_perception.keypoint_tracker import KeypointObservation, observation_of
+from atk_perception.service_answers import REPEAT_S, answers_reach
 from atk_sim.camera import FloatArray
 from atk_sim.graph import GraphError, NodeGraph
 from atk_sim.judging import Episode
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 CALL_TIMEOUT_S = 60.0
-REPEAT_S = 3.0  # after which a request without an answer is made again
 REST_S = 0.5  # a policy that brakes commands every period, some 50 ms; one that sent nothing for so long is at rest
 
 
@@ -128,21 +127,15 @@ class ClosedLoopClient:
             GraphError: no answer, or a refusal.
         """
         if not repeatable:
-            self.be_known_to(client.srv_name.rpartition("/")[0])
+            self.wait_until_heard(client.srv_name.rpartition("/")[0])
         answer = self._answer(client, request, REPEAT_S if repeatable else math.inf)
         if not answer.success:
             raise GraphError(f"{client.srv_name} refused: {answer.message}")
         return answer
 
-    def be_known_to(self, node_name: str) -> None:
-        """Wait until the answers of a node reach what was created here so far.
-
-        A node may hear a request before it knows where to answer, and then drops the answer (rmw_fastrtps issue 842). It
-        gets to know us in order: once it answers a new client, whose question may be asked twice, it knows the others.
-        """
-        asker = self.node.create_client(GetParameters, f"{node_name}/get_parameters")
-        self._answer(asker, GetParameters.Request(), REPEAT_S)
-        self._in_executor(lambda: self.node.destroy_client(asker))
+    def wait_until_heard(self, node_name: str) -> None:
+        """Wait until answers of a node reach what was created here so far."""
+        self.wait_for(f"answers of {node_name}", answers_reach(self.node, node_name), CALL_TIMEOUT_S)
 
     def _answer(self, client: Any, request: Any, repeat_s: float) -> Any:
         """The answer to a request, which is made again each `repeat_s` until it comes."""
@@ -209,7 +202,7 @@ class ClosedLoopClient:
         """Have the tracker transfer afresh and the policy run from the next frame on; returns the goal."""
         self.reset_tracker()
         self.wait_for("the policy's action server", self._run.server_is_ready, 60.0)
-        self.be_known_to("policy")
+        self.wait_until_heard("policy")
         sent = self._in_executor(lambda: self._run.send_goal_async(RunPolicy.Goal()))
         self.wait_for("the policy to take the goal", sent.done, 60.0)
         goal = sent.result()

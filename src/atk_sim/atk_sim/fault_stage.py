@@ -182,7 +182,7 @@ class Stage:
         """Ask a managed node for a transition, without waiting for the answer."""
         client = self.client.node.create_client(ChangeState, f"{node}/change_state")
         self.client.wait_for(f"{node}/change_state", client.service_is_ready, 10.0)
-        self.client.be_known_to(node)  # else the time it takes to be discovered counts as the node's
+        self.client.wait_until_heard(node)  # else the time it takes to be discovered counts as the node's
         struck_s = time.time()
         client.call_async(ChangeState.Request(transition=Transition(id=transition)))
         return struck_s

@@ -25,6 +25,7 @@ from atk_interfaces.srv import ResetEpisode
 from atk_perception.frames import stamp_ns_of
 from atk_perception.image_codec import depth_from_message, rgb_from_message
 from atk_perception.robot_description import RobotDescription
+from atk_perception.service_answers import answers_reach
 from atk_sim.graph import NodeGraph, executable_path
 from atk_sim.tasks import make_task
 
@@ -67,7 +68,7 @@ class Listener:
         return heard
 
     def reset(self, **request: object) -> ResetEpisode.Response:
-        assert self._reset.wait_for_service(PATIENCE_S), "sim/reset is not offered"
+        until(answers_reach(self.node, "sim"))
         future = self._reset.call_async(ResetEpisode.Request(**request))
         until(future.done)
         return future.result()
