@@ -6,12 +6,10 @@ one way for all: namespace, parameter file, ROS clock, Fast DDS profile, lifecyc
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import yaml
@@ -39,7 +37,9 @@ from launch_ros.actions import Node, PushRosNamespace, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.srv import ChangeState
+
+from atk_perception.service_answers import answers_reach
 
 BOOLEAN = ("true", "false")
 # As atk_perception has them: `ros2 launch` may run in a Python that lacks what that package needs.
@@ -61,7 +61,6 @@ TRANSITIONS = (
 )
 # Between two looks for an answer.
 LOOK_S = 0.05
-REPEAT_S = 3.0  # after which a question without an answer is asked again
 
 
 def share() -> Path:
@@ -265,35 +264,26 @@ def bring_up(context: LaunchContext) -> None:
 def _refusal(context: LaunchContext, ros: Any, names: Sequence[str]) -> str:
     """Bring the nodes up; '' or what one of them refused."""
     clients = {name: ros.create_client(ChangeState, f"{name}/change_state") for name in names}
-    # A node may hear a request before it knows where to answer, and then drops the answer (rmw_fastrtps issue 842). It gets
-    # to know us in order: once it answers this question, which may be asked twice, its other answers will come too.
-    askers = {name: ros.create_client(GetState, f"{name}/get_state") for name in names}
 
-    def answer(client: Any, request: Any, repeat_s: float = math.inf) -> Any:
-        """What a node answers, asked again when it does not; None when launch ends."""
-        answered = Event()
-        futures: list[Any] = []
-        again_at = -math.inf
-        while not answered.wait(LOOK_S):
+    def comes(ready: Callable[[], bool]) -> bool:
+        """Wait for it; False when launch ends before."""
+        while not ready():
             if context.is_shutdown:
-                return None
-            if client.service_is_ready() and time.monotonic() > again_at:
-                again_at = time.monotonic() + repeat_s
-                futures.append(client.call_async(request))
-                futures[-1].add_done_callback(lambda _: answered.set())
-        return next(future for future in futures if future.done()).result()
+                return False
+            time.sleep(LOOK_S)
+        return True
 
     for transition, what in TRANSITIONS:
         for name, client in clients.items():
-            if answer(askers[name], GetState.Request(), REPEAT_S) is None:
+            if not (comes(client.service_is_ready) and comes(answers_reach(ros, name))):
                 return ""
-            changed = answer(client, ChangeState.Request(transition=Transition(id=transition)))
-            if changed is None:
+            answer = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            if not comes(answer.done):
                 return ""
-            if not changed.success:
+            if not answer.result().success:
                 return f"{name} cannot be {what}; its log says why"
             get_logger("bringup").info(f"{name} is {what}")
-    for client in (*clients.values(), *askers.values()):
+    for client in clients.values():
         ros.destroy_client(client)
     return ""
 

@@ -16,7 +16,7 @@ REPEAT_S = 3.0  # after which a question without an answer is asked again
 def answers_reach(node: Node, asked: str) -> Callable[[], bool]:
     """A condition to wait for, while `node` is spun: answers of the node named `asked` reach every client made before.
 
-    In place of `service_is_ready`. A node may hear a request before it knows where to answer, and Fast DDS then drops the
+    Besides `service_is_ready`: services may come after the parameters of a node. A node may hear a request before it knows where to answer, and Fast DDS then drops the
     answer (rmw_fastrtps issue 842). It gets to know the clients of another in their order: once it answers a new one, whose
     question may be asked twice, it knows those before. Action clients too; with a namespace in `asked` where it has one.
     """

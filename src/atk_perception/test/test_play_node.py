@@ -95,7 +95,8 @@ def play(*arguments: object) -> subprocess.Popen[str]:
 def heard_after_resume(listener: Listener, process: subprocess.Popen[str], played: set[str]) -> str:
     """Resume once every publisher is heard; returns what the player said until it ended by itself."""
     try:
-        listener.until("service", answers_reach(listener.node, "player"))
+        listener.until("service", listener.resume.service_is_ready)
+        listener.until("its answers", answers_reach(listener.node, "player"))
         listener.until(
             "publishers",
             lambda: sum(s.get_publisher_count() > 0 for s in listener.subscriptions) == len(played),

@@ -85,7 +85,8 @@ class Robot:
         return value
 
     def ask(self, command: int, name: str = "") -> RecordEpisode.Response:
-        self.wait("recorder", answers_reach(self.node, "recorder"))
+        self.wait("recorder", self.client.service_is_ready)
+        self.wait("its answers", answers_reach(self.node, "recorder"))
         future = self.client.call_async(RecordEpisode.Request(command=command, name=name))
         self.wait("answer", future.done)
         return future.result()

@@ -287,6 +287,7 @@ def test_the_service_refuses_a_board_that_moves_and_then_measures_one_that_stand
         return future.result()
 
     try:
+        assert peer.until(calibrate.service_is_ready)
         assert peer.until(answers_reach(peer.node, "calibrator"))
         refused = ask()
         assert not refused.success

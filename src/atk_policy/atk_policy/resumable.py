@@ -1,7 +1,9 @@
 """Pieces of work that are done once, several at a time: what a benchmark of hours is made of.
 
-    OUTPUT/results.jsonl    a line for every piece that was done
-    OUTPUT/work/KEY/        checkpoints of one that was not finished
+In the output folder lie
+
+    results.jsonl    a line for every piece that was done
+    work/KEY/        checkpoints of one that was not finished
 
 Killed at any moment, the same command goes on: what is done is read, what was begun continues from its checkpoints.
 """

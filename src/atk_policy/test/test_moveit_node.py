@@ -94,8 +94,8 @@ class Graph:
         self._threads = [threading.Thread(target=work) for work in (self._executor.spin, self._be_an_arm)]
         for thread in self._threads:
             thread.start()
-        self.wait("the node", answers_reach(self.node, "moveit"), 60.0)
-        self.wait("the node", lambda: self.go_home.service_is_ready() and self.stop.service_is_ready())
+        self.wait("the node", lambda: self.go_home.service_is_ready() and self.stop.service_is_ready(), 60.0)
+        self.wait("its answers", answers_reach(self.node, "moveit"))
         for publisher in (self.plans, self.statuses, self._joint_states):
             self.wait("discovery", lambda p=publisher: p.get_subscription_count() == 1)
 

@@ -94,8 +94,8 @@ class Graph:
         self.executor.add_node(self.node)
         self.thread = threading.Thread(target=self.executor.spin, daemon=True)
         self.thread.start()
-        self.wait("the node", answers_reach(self.node, "policy"), 60.0)
-        self.wait("the node", lambda: self.run.server_is_ready() and self.stop.service_is_ready())
+        self.wait("the node", lambda: self.run.server_is_ready() and self.stop.service_is_ready(), 60.0)
+        self.wait("its answers", answers_reach(self.node, "policy"))
         self.wait("discovery", lambda: self.keypoints.get_subscription_count() == 1)
         self.wait("discovery", lambda: self.joint_states.get_subscription_count() == 1)
 

@@ -128,17 +128,6 @@ class ClosedLoopClient:
         """
         if not repeatable:
             self.wait_until_heard(client.srv_name.rpartition("/")[0])
-        answer = self._answer(client, request, REPEAT_S if repeatable else math.inf)
-        if not answer.success:
-            raise GraphError(f"{client.srv_name} refused: {answer.message}")
-        return answer
-
-    def wait_until_heard(self, node_name: str) -> None:
-        """Wait until answers of a node reach what was created here so far."""
-        self.wait_for(f"answers of {node_name}", answers_reach(self.node, node_name), CALL_TIMEOUT_S)
-
-    def _answer(self, client: Any, request: Any, repeat_s: float) -> Any:
-        """The answer to a request, which is made again each `repeat_s` until it comes."""
         self.wait_for(f"service {client.srv_name}", client.service_is_ready, CALL_TIMEOUT_S)
         deadline = time.monotonic() + CALL_TIMEOUT_S
         answers: list[Any] = []
@@ -148,7 +137,7 @@ class ClosedLoopClient:
 
         def ask() -> None:
             answers.append(self._in_executor(lambda: client.call_async(request)))
-            again_at = time.monotonic() + repeat_s
+            again_at = time.monotonic() + (REPEAT_S if repeatable else math.inf)
             self.wait_for(
                 f"an answer of {client.srv_name}",
                 lambda: answered() or time.monotonic() > again_at,
@@ -157,7 +146,14 @@ class ClosedLoopClient:
 
         while not answered():
             ask()
-        return next(future for future in answers if future.done()).result()
+        answer = next(future for future in answers if future.done()).result()
+        if not answer.success:
+            raise GraphError(f"{client.srv_name} refused: {answer.message}")
+        return answer
+
+    def wait_until_heard(self, node_name: str) -> None:
+        """Wait until answers of a node reach what was created here so far."""
+        self.wait_for(f"answers of {node_name}", answers_reach(self.node, node_name), CALL_TIMEOUT_S)
 
     # -- episodes ----------------------------------------------------------------------------------
 

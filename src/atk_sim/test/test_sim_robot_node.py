@@ -68,6 +68,7 @@ class Listener:
         return heard
 
     def reset(self, **request: object) -> ResetEpisode.Response:
+        assert self._reset.wait_for_service(PATIENCE_S), "sim/reset is not offered"
         until(answers_reach(self.node, "sim"))
         future = self._reset.call_async(ResetEpisode.Request(**request))
         until(future.done)
