@@ -58,6 +58,7 @@ class ClosedLoopClient:
         self._reset_tracker = self.node.create_client(Trigger, "tracker/reset")
         self._stop = self.node.create_client(Trigger, "policy/stop")
         self._run = ActionClient(self.node, RunPolicy, "policy/run")
+        self._heard_by: set[str] = set()
         self._lock = threading.Condition()
         self._status: EpisodeStatus | None = None
         self._policy: list[PolicyStatus] = []
@@ -152,8 +153,10 @@ class ClosedLoopClient:
         return answer
 
     def wait_until_heard(self, node_name: str) -> None:
-        """Wait until answers of a node reach what was created here so far."""
-        self.wait_for(f"answers of {node_name}", answers_reach(self.node, node_name), CALL_TIMEOUT_S)
+        """Wait, once for each node, until its answers reach the clients that were made before."""
+        if node_name not in self._heard_by:
+            self.wait_for(f"answers of {node_name}", answers_reach(self.node, node_name), CALL_TIMEOUT_S)
+            self._heard_by.add(node_name)
 
     # -- episodes ----------------------------------------------------------------------------------
 

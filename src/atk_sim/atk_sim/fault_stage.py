@@ -24,6 +24,7 @@ from std_msgs.msg import String
 
 from atk_interfaces.msg import PolicyStatus
 from atk_perception.robot_description import RobotDescription
+from atk_perception.service_answers import answers_reach
 from atk_sim import demo
 from atk_sim.closed_loop_node import RELIABLE, ClosedLoopClient
 from atk_sim.graph import NodeGraph
@@ -182,7 +183,8 @@ class Stage:
         """Ask a managed node for a transition, without waiting for the answer."""
         client = self.client.node.create_client(ChangeState, f"{node}/change_state")
         self.client.wait_for(f"{node}/change_state", client.service_is_ready, 10.0)
-        self.client.wait_until_heard(node)  # else the time it takes to be discovered counts as the node's
+        # Else the time it takes to be discovered counts as the node's.
+        self.client.wait_for(f"answers of {node}", answers_reach(self.client.node, node), 10.0)
         struck_s = time.time()
         client.call_async(ChangeState.Request(transition=Transition(id=transition)))
         return struck_s
