@@ -8,8 +8,9 @@ import pytest
 from atk_perception.candidates import sample_candidates
 from atk_perception.correspondence.protocol import Matches
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
-from atk_perception.keypoint_tracker import KeypointTracker, TrackerState
+from atk_perception.keypoint_tracker import KeypointTracker, KeypointTrackerParameters, TrackerState
 from atk_perception.overlay import Overlay
+from atk_perception.refinding import Refinder, RefinderParameters
 from atk_perception.registry import MATCHERS, TRACKERS, make_matcher, make_tracker
 from atk_perception.transfer import TransferParameters, transfer
 
@@ -121,6 +122,69 @@ def test_the_learned_tracker_finds_again_what_comes_back_elsewhere_and_turned(ma
     error_px = np.linalg.norm(tracks.uv_px - scene.truth(template, poses), axis=1)
     assert tracks.visible[mine].mean() > 0.7
     assert np.median(error_px[mine & tracks.visible]) < 1.5
+
+
+def turned_behind_a_bar(scene, pose, template, refinding):
+    """(N,) visible, (N,) error [px] of a set of which the first object turns by 140 degrees while a bar hides it."""
+    tracker = KeypointTracker(
+        keypoint_set_of(template),
+        make_matcher("sift"),
+        make_tracker("template_lk"),
+        KeypointTrackerParameters(refinding=refinding),
+    )
+    home = scene.home[0]
+    bar = (home.u - 75, home.v - 75, home.u + 75, home.v + 75)
+    after = [pose(home.u + 25, home.v - 20, np.deg2rad(140)), *scene.home[1:]]
+    images = [
+        scene.render(scene.home),
+        *[scene.render(scene.home, occluder=bar)] * 6,
+        *[scene.render(after)] * 12,
+    ]
+    seen = [tracker.update(k * PERIOD_NS, image) for k, image in enumerate(images)]
+    assert all(s.tracker_state is TrackerState.TRACKING for s in seen)
+    return seen[-1].visible, np.linalg.norm(seen[-1].uv_px - scene.truth(template, after), axis=1)
+
+
+def test_what_turned_while_it_was_hidden_is_found_again(make_scene, pose):
+    scene = make_scene(seed=3)
+    template = scene.template()
+    mine = np.linalg.norm(template.uv_px - [scene.home[0].u, scene.home[0].v], axis=1) < 60
+    visible, error_px = turned_behind_a_bar(scene, pose, template, RefinderParameters())
+    assert visible[mine].mean() > 0.75
+    assert np.median(error_px[mine & visible]) < 1.5
+    assert (error_px[visible] < 8.0).mean() > 0.95
+    without, _ = turned_behind_a_bar(scene, pose, template, None)
+    assert without[mine].mean() < 0.25  # the tracker alone only looks around where they went out of sight
+
+
+def test_what_is_not_there_any_more_is_not_found_again(make_scene, pose):
+    scene = make_scene(seed=3)
+    template = scene.template()
+    tracker = new_tracker(template)
+    mine = np.linalg.norm(template.uv_px - [scene.home[0].u, scene.home[0].v], axis=1) < 60
+    gone = scene.render([pose(-300.0, -300.0), *scene.home[1:]])
+    for k, image in enumerate([scene.render(scene.home), *[gone] * 20]):
+        seen = tracker.update(k * PERIOD_NS, image)
+    assert not seen.visible[mine].any()
+    assert seen.visible[~mine].mean() > 0.8
+
+
+def test_the_window_to_look_in_ends_with_the_image(make_scene):
+    scene = make_scene(seed=3)
+    template = scene.template()
+    image = scene.render(scene.home)
+    count = len(template)
+    identity = np.tile(np.eye(2, dtype=np.float32), (count, 1, 1))
+    matches = Matches(template.uv_px, np.ones(count, np.float32), identity)
+    refinder = Refinder(
+        image, matches, np.ones(count, bool), RefinderParameters(after_frames=1, every_frames=1)
+    )
+    nowhere = np.tile(np.array([[-40.0, 700.0]], np.float32), (count, 1))  # as a tracker may carry them
+    assert all(refinder.look(image, nowhere, np.zeros(count, bool)) is None for _ in range(count))
+    index, found = refinder.look(image, template.uv_px, np.zeros(count, bool))
+    assert len(index) > 3
+    np.testing.assert_allclose(found.uv_px, template.uv_px[index], atol=0.5)
+    np.testing.assert_allclose(found.warp, identity[index], atol=0.1)
 
 
 def test_the_same_images_give_the_same_tracks(make_scene, pose):

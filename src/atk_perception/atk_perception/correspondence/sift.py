@@ -82,7 +82,7 @@ class _Features:
 
 @dataclass(frozen=True, eq=False)
 class _Reference:
-    """What is computed once for a template."""
+    """What is computed once for a template; the features also for another one on the same picture."""
 
     template: Template
     features: _Features
@@ -102,18 +102,23 @@ class SiftMatcher:
         """See `Matcher.match`."""
         scene_grey = grey_image(scene_rgb)
         votes, candidates = self.propose(template, scene_grey)
-        return self._select(self._prepare(template), smooth_pyramid(scene_grey, LEVELS), votes, candidates)
+        return self._select(self.prepare(template), smooth_pyramid(scene_grey, LEVELS), votes, candidates)
 
     def propose(self, template: Template, scene_grey: NDArray[np.uint8]) -> tuple[Votes, Candidates]:
         """Feature matches between template and scene, (H, W) uint8, and the placements that they vote for."""
-        votes = self._feature_matches(self._prepare(template).features, self._detect(scene_grey))
+        votes = self._feature_matches(self.prepare(template).features, self._detect(scene_grey))
         return votes, self._hypotheses(template.uv_px, votes)
 
-    def _prepare(self, template: Template) -> _Reference:
-        if self._reference is None or self._reference.template is not template:
-            features = self._detect(grey_image(template.image_rgb))
-            self._reference = _Reference(template, features, TemplatePatches.of(template))
-        return self._reference
+    def prepare(self, template: Template) -> _Reference:
+        """What a template, or its picture, needs but once: the next match is the quicker."""
+        known = self._reference
+        if known is None or known.template is not template:
+            same_picture = known is not None and known.template.image_rgb is template.image_rgb
+            features = (
+                known.features if known and same_picture else self._detect(grey_image(template.image_rgb))
+            )
+            self._reference = known = _Reference(template, features, TemplatePatches.of(template))
+        return known
 
     def _detect(self, grey: NDArray[np.uint8]) -> _Features:
         parameters = self.parameters
