@@ -2,6 +2,8 @@
 
     ros2 run atk_perception bench_perception --output runs/bench_perception [--data FOLDER] [--quick]
 
+TRACKER+refinding is the tracker as nodes and selection run it, with points looked for where it does not (tracking/refinding.py).
+
 What is not installed here is named on standard error and in the table, with the command that gets it: most need weights (`ros2
 run atk_perception get_weights`, folder ATK_WEIGHTS), some a package (requirements/backends.txt). Without a GPU leave the slow
 ones out: `--trackers template_lk atk --matchers sift atk`.
@@ -20,7 +22,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,13 +46,22 @@ from atk_perception.evaluation.report import (
 from atk_perception.evaluation.run import track_clip, tracking_ms, transfer_errors, transfer_ms
 from atk_perception.evaluation.tap_vid import claims, tracking_score, transfer_score
 from atk_perception.public_models import BackendError
-from atk_perception.registry import MATCHERS, TRACKERS, Backend
+from atk_perception.registry import DEFAULT_TRACKER, MATCHERS, TRACKERS, Backend
 from atk_perception.tracking.protocol import Tracker
+from atk_perception.tracking.refinding import Refinding
 from atk_perception.training.clip import Clip
 
 POINT_COUNTS = (10, 32, 100)
+REFINDING = "+refinding"
 
 Made = TypeVar("Made")
+
+
+def _with_refinding(backend: Backend[Tracker[Any]]) -> Backend[Tracker[Any]]:
+    return replace(backend, make=lambda: Refinding(backend.make()))
+
+
+BENCHED = TRACKERS | {name + REFINDING: _with_refinding(backend) for name, backend in TRACKERS.items()}
 
 
 def memory_mib() -> float:
@@ -100,9 +111,9 @@ def bench_tracking(
     results: dict[str, TrackerResult] = {}
     for name in names:
         before_mib = memory_mib()
-        trackers |= installed(TRACKERS, [name], left_out)
+        trackers |= installed(BENCHED, [name], left_out)
         if name in trackers:
-            results[name] = TrackerResult(TRACKERS[name].licence, memory_mib=memory_mib() - before_mib)
+            results[name] = TrackerResult(BENCHED[name].licence, memory_mib=memory_mib() - before_mib)
     if not trackers:
         return {}
     clip: Clip | None = None
@@ -172,7 +183,7 @@ def bench_transfer(
 def bench_endurance(names: Sequence[str], minutes: float, output: Path) -> dict[str, dict[str, float]]:
     """Drift and growth of memory of every installed tracker on a still scene."""
     results = {}
-    for name, tracker in installed(TRACKERS, names, {}).items():
+    for name, tracker in installed(BENCHED, names, {}).items():
         with tqdm(total=100, desc=f"{name}, {minutes:g} min", unit="%", file=sys.stderr) as bar:
 
             def report(share: float, bar: Any = bar) -> None:
@@ -195,7 +206,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, help="folder of labelled video to track, instead of generated sequences"
     )
-    parser.add_argument("--trackers", nargs="+", default=list(TRACKERS), choices=list(TRACKERS))
+    parser.add_argument(
+        "--trackers",
+        nargs="+",
+        default=[*TRACKERS, DEFAULT_TRACKER + REFINDING],
+        choices=list(BENCHED),
+        metavar="TRACKER",
+        help=f"of {', '.join(TRACKERS)}, each also as TRACKER{REFINDING}",
+    )
     parser.add_argument("--matchers", nargs="+", default=list(MATCHERS), choices=list(MATCHERS))
     parser.add_argument("--sequences", type=int, default=3, help="per class")
     parser.add_argument("--frames", type=int, default=150, help="per sequence")

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from atk_perception.correspondence.protocol import Matcher, Template
+from atk_perception.correspondence.protocol import Matcher
 from atk_perception.image_codec import DepthImage
 from atk_perception.keypoint_set import KeypointSet
-from atk_perception.refinding import Refinder, RefinderParameters
-from atk_perception.tracking.protocol import Tracker, Tracks
+from atk_perception.tracking.protocol import Tracker
+from atk_perception.tracking.refinding import Refinding, RefindingParameters
 from atk_perception.transfer import Transfer, TransferParameters, transfer
 from atk_perception.viewpoint import Viewpoint
 
@@ -53,7 +53,7 @@ class KeypointTrackerParameters:
     lost_visible_fraction: float = 0.15
     lost_after_frames: int = 10
     retry_every_frames: int = 5
-    refinding: RefinderParameters | None = field(default_factory=RefinderParameters)
+    refinding: RefindingParameters | None = field(default_factory=RefindingParameters)
     clock_jump_s: float = 0.5
 
 
@@ -113,7 +113,8 @@ class KeypointTracker:
         self.parameters = parameters or KeypointTrackerParameters()
         self.viewpoint = viewpoint
         self._matcher = matcher
-        self._tracker = tracker
+        refinding = self.parameters.refinding
+        self._tracker: Tracker[Any] = tracker if refinding is None else Refinding(tracker, refinding)
         self._template = keypoint_set.template
         self.reset()
 
@@ -122,7 +123,6 @@ class KeypointTracker:
         self._state = TrackerState.UNINITIALISED
         self._reason = "no image yet"
         self._tracking: Any = None
-        self._refinder: Refinder | None = None
         self._found_at_transfer = 0
         self._frames_unseen = 0
         self._frames_until_retry = 0
@@ -223,7 +223,6 @@ class KeypointTracker:
     def _track(self, stamp_ns: int, frame_rgb: NDArray[np.uint8]) -> KeypointObservation:
         parameters = self.parameters
         self._tracking, tracks = self._tracker.step(self._tracking, frame_rgb)
-        tracks = self._refind(frame_rgb, tracks)
         self._uv_px = tracks.uv_px
         seen = int(tracks.visible.sum())
         needed = max(1, int(np.ceil(parameters.lost_visible_fraction * self._found_at_transfer)))
@@ -246,23 +245,6 @@ class KeypointTracker:
             self._reason,
         )
 
-    def _refind(self, frame_rgb: NDArray[np.uint8], tracks: Tracks) -> Tracks:
-        """The tracks with those points that came out of hiding elsewhere, which the tracker goes on from."""
-        again = (
-            None if self._refinder is None else self._refinder.look(frame_rgb, tracks.uv_px, tracks.visible)
-        )
-        if again is None:
-            return tracks
-        index, matches = again
-        count = len(tracks.visible)
-        rest = np.setdiff1d(np.arange(count), index)
-        template = Template(self._template.image_rgb, self._template.uv_px[index])
-        state = self._tracker.extend(self._tracker.select(self._tracking, rest), template, frame_rgb, matches)
-        self._tracking = self._tracker.select(state, np.argsort(np.concatenate([rest, index])))
-        uv_px, visible, confidence = tracks.uv_px.copy(), tracks.visible.copy(), tracks.confidence.copy()
-        uv_px[index], visible[index], confidence[index] = matches.uv_px, True, matches.confidence
-        return Tracks(uv_px, visible, confidence)
-
     def _transfer(self, stamp_ns: int, frame_rgb: NDArray[np.uint8]) -> KeypointObservation:
         self._frames_until_retry = self.parameters.retry_every_frames - 1
         outcome = transfer(self._matcher, self._template, frame_rgb, self.parameters.transfer)
@@ -277,10 +259,6 @@ class KeypointTracker:
     def _start(self, stamp_ns: int, frame_rgb: NDArray[np.uint8], outcome: Transfer) -> KeypointObservation:
         self._tracking = self._tracker.start(self._template, frame_rgb, outcome.matches)
         self._found_at_transfer = int(outcome.found.sum())
-        refinding = self.parameters.refinding
-        self._refinder = (
-            None if refinding is None else Refinder(frame_rgb, outcome.matches, outcome.found, refinding)
-        )
         self._frames_unseen = 0
         self._state = TrackerState.TRACKING
         self._reason = outcome.reason

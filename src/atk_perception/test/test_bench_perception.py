@@ -51,7 +51,7 @@ def test_the_last_line_is_the_result_and_pictures_are_left_behind(
 ) -> None:
     monkeypatch.setenv("ATK_WEIGHTS", str(tmp_path / "none"))
     output = tmp_path / "out"
-    trackers, matchers = ["lucas_kanade", "bootstapir"], ["sift", "dinov2"]
+    trackers, matchers = ["lucas_kanade", "template_lk+refinding", "bootstapir"], ["sift", "dinov2"]
     options = ["--trackers", *trackers, "--matchers", *matchers, "--quick", "--pairs", "2"]
     main(["--output", str(output), "--data", str(labels), *options])
     result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
@@ -61,7 +61,7 @@ def test_the_last_line_is_the_result_and_pictures_are_left_behind(
     assert figures["delta_avg"] > 0.8
     assert set(result["transfer"]["sift"]) == {"pck8", "confident_wrong", "ms_256"}
     assert result["ms_p95_32"]["lucas_kanade"] > 0
-    assert set(result["tracking"]) == {"lucas_kanade"}
+    assert set(result["tracking"]) == {"lucas_kanade", "template_lk+refinding"}
     text = (output / "table.md").read_text()
     assert "- not measured: tracker bootstapir: " in text
     assert "get_weights dinov2" in text

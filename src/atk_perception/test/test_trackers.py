@@ -22,6 +22,7 @@ from atk_perception.tracking.atk import AtkTracker
 from atk_perception.tracking.bootstapir import BootstapirTracker
 from atk_perception.tracking.cotracker3 import WINDOW, Cotracker3Tracker
 from atk_perception.tracking.protocol import Tracks
+from atk_perception.tracking.refinding import Refinding, RefindingParameters
 
 CPU = torch.device("cpu")
 
@@ -50,9 +51,14 @@ WITH_RANDOM_WEIGHTS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(TRACKERS))
+REFINDING = "with refinding"
+
+
+@pytest.fixture(scope="module", params=[*TRACKERS, REFINDING])
 def candidate(request: pytest.FixtureRequest) -> tuple[Any, bool]:
     """A tracker, and whether it is the real one."""
+    if request.param == REFINDING:  # as every tracker is run by nodes and selection
+        return Refinding(make_tracker()), True
     try:
         return make_tracker(request.param), True
     except BackendError:
@@ -244,3 +250,36 @@ def test_cotracker3_says_what_its_authors_code_says_at_the_end_of_each_window(sh
         state, tracks = tracker.step(state, frames[k % len(frames)])
         if k in theirs:
             np.testing.assert_allclose(tracks.uv_px, theirs[k], atol=0.05)
+
+
+def test_hidden_points_are_known_again_by_the_frame_that_they_came_in(make_scene: Any, pose: Any) -> None:
+    scene = make_scene(seed=3)
+    template = scene.template()
+    after = [pose(p.u + 25, p.v - 20, np.deg2rad(140)) for p in scene.home]
+    first, turned = scene.render(scene.home), scene.render(after)
+    half = len(template) // 2
+    old, new = part(template, list(range(half))), part(template, list(range(half, len(template))))
+    tracker = Refinding(make_tracker(), RefindingParameters(after_frames=1, every_frames=1))
+    state = tracker.start(old, first, known_matches(old.uv_px))
+    state = tracker.extend(state, new, first, known_matches(new.uv_px))
+    keep = np.arange(len(template))[::-1]
+    state = tracker.select(state, keep)
+    for _ in range(3 * len(scene.home)):  # a window an image, and there are three objects
+        state, tracks = tracker.step(state, turned)
+    truth = scene.truth(template, after)[keep]
+    assert tracks.visible.mean() > 0.75
+    assert np.median(np.linalg.norm(tracks.uv_px - truth, axis=1)[tracks.visible]) < 1.5
+
+
+def test_what_is_carried_out_of_the_image_is_looked_for_at_its_edge(make_scene: Any) -> None:
+    scene = make_scene(seed=3)
+    template = scene.template()
+    frame = scene.render(scene.home)
+    far = np.tile(np.array([[-4000.0, 7000.0]], np.float32), (len(template), 1))
+    tracker = Refinding(make_tracker(), RefindingParameters(after_frames=1, every_frames=1))
+    start = known_matches(template.uv_px)
+    state = tracker.start(template, frame, Matches(far, start.confidence, start.warp))
+    for _ in range(4):
+        state, tracks = tracker.step(state, frame)
+    assert not tracks.visible.any()
+    assert np.isfinite(tracks.uv_px).all()

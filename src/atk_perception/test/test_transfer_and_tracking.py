@@ -10,8 +10,8 @@ from atk_perception.correspondence.protocol import Matches
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 from atk_perception.keypoint_tracker import KeypointTracker, KeypointTrackerParameters, TrackerState
 from atk_perception.overlay import Overlay
-from atk_perception.refinding import Refinder, RefinderParameters
 from atk_perception.registry import MATCHERS, TRACKERS, make_matcher, make_tracker
+from atk_perception.tracking.refinding import RefindingParameters
 from atk_perception.transfer import TransferParameters, transfer
 
 PERIOD_NS = 33_333_333
@@ -149,7 +149,7 @@ def test_what_turned_while_it_was_hidden_is_found_again(make_scene, pose):
     scene = make_scene(seed=3)
     template = scene.template()
     mine = np.linalg.norm(template.uv_px - [scene.home[0].u, scene.home[0].v], axis=1) < 60
-    visible, error_px = turned_behind_a_bar(scene, pose, template, RefinderParameters())
+    visible, error_px = turned_behind_a_bar(scene, pose, template, RefindingParameters())
     assert visible[mine].mean() > 0.75
     assert np.median(error_px[mine & visible]) < 1.5
     assert (error_px[visible] < 8.0).mean() > 0.95
@@ -167,24 +167,6 @@ def test_what_is_not_there_any_more_is_not_found_again(make_scene, pose):
         seen = tracker.update(k * PERIOD_NS, image)
     assert not seen.visible[mine].any()
     assert seen.visible[~mine].mean() > 0.8
-
-
-def test_the_window_to_look_in_ends_with_the_image(make_scene):
-    scene = make_scene(seed=3)
-    template = scene.template()
-    image = scene.render(scene.home)
-    count = len(template)
-    identity = np.tile(np.eye(2, dtype=np.float32), (count, 1, 1))
-    matches = Matches(template.uv_px, np.ones(count, np.float32), identity)
-    refinder = Refinder(
-        image, matches, np.ones(count, bool), RefinderParameters(after_frames=1, every_frames=1)
-    )
-    nowhere = np.tile(np.array([[-40.0, 700.0]], np.float32), (count, 1))  # as a tracker may carry them
-    assert all(refinder.look(image, nowhere, np.zeros(count, bool)) is None for _ in range(count))
-    index, found = refinder.look(image, template.uv_px, np.zeros(count, bool))
-    assert len(index) > 3
-    np.testing.assert_allclose(found.uv_px, template.uv_px[index], atol=0.5)
-    np.testing.assert_allclose(found.warp, identity[index], atol=0.1)
 
 
 def test_the_same_images_give_the_same_tracks(make_scene, pose):
