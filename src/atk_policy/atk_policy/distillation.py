@@ -365,7 +365,8 @@ def distill(
         known = _history([record], None)
         kept = f", {known.kept[0]:.1f} points" if masked else ""
         ends = ", no longer improves" if message.exhausted else ""
-        line = f"loss {known.train[0]:.3f}, held out {known.held_out[0]:.3f}{kept}{ends}"
+        apart = "" if math.isnan(known.held_out[0]) else f", held out {known.held_out[0]:.3f}"
+        line = f"loss {known.train[0]:.3f}{apart}{kept}{ends}"
         report(record.step / stage.steps, line)
         log(record.step, _scalars(known, stage))
 

@@ -255,7 +255,7 @@ def _path(result: SelectionResult) -> Figure:
     path.set_xticks(x, [f"{k}\n({len(points)})" for k, points in zip(x, choice.path, strict=True)])
     path.set(xlabel="rigid parts (points)", ylabel="held-out action error under failures")
     path.grid(alpha=0.3)
-    path.legend(fontsize=8)
+    path.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))  # lines fill the axes
     ids = result.candidates.ids[result.keep]
     colours = keypoint_colours(len(ids))
     worth = [(f"part {part}", rise, "#444444") for part, rise in choice.part_removal.items()]
@@ -383,8 +383,8 @@ def _trackability(result: SelectionResult) -> Figure:
 def _timing(result: SelectionResult) -> Figure:
     figure = Figure(figsize=(8, 2.4), layout="constrained")
     axes = figure.add_subplot()
-    names = list(result.seconds)
-    bars = axes.barh(names, list(result.seconds.values()), color=GREY)
+    taken = {stage: seconds for stage, seconds in result.seconds.items() if stage != "report"}  # still in it
+    bars = axes.barh(list(taken), list(taken.values()), color=GREY)
     axes.bar_label(bars, fmt="%.1f s", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
