@@ -22,7 +22,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,25 +43,23 @@ from atk_perception.evaluation.report import (
     table,
     transfer_sheet,
 )
-from atk_perception.evaluation.run import track_clip, tracking_ms, transfer_errors, transfer_ms
+from atk_perception.evaluation.run import (
+    BENCHED,
+    REFINDING,
+    track_clip,
+    tracking_ms,
+    transfer_errors,
+    transfer_ms,
+)
 from atk_perception.evaluation.tap_vid import claims, tracking_score, transfer_score
 from atk_perception.public_models import BackendError
 from atk_perception.registry import DEFAULT_TRACKER, MATCHERS, TRACKERS, Backend
 from atk_perception.tracking.protocol import Tracker
-from atk_perception.tracking.refinding import Refinding
 from atk_perception.training.clip import Clip
 
 POINT_COUNTS = (10, 32, 100)
-REFINDING = "+refinding"
 
 Made = TypeVar("Made")
-
-
-def _with_refinding(backend: Backend[Tracker[Any]]) -> Backend[Tracker[Any]]:
-    return replace(backend, make=lambda: Refinding(backend.make()))
-
-
-BENCHED = TRACKERS | {name + REFINDING: _with_refinding(backend) for name, backend in TRACKERS.items()}
 
 
 def memory_mib() -> float:

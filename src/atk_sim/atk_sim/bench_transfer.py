@@ -1,6 +1,6 @@
 """Are the tasks' objects found in new scenes, and followed? Transfer and tracking against the simulator's exact truth.
 
-    ros2 run atk_sim bench_transfer --matchers atk sift --trackers atk template_lk      # or: make bench-transfer
+    ros2 run atk_sim bench_transfer --matchers atk sift --trackers atk template_lk+refinding # or: make bench-transfer
 
 The template is the first image of a task's first demonstration, with points all over the things that a task can move or lets
 move (not the robot, nor what the disturbances exchange: table and wall). Every seed and column is another scene: the points are
@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from atk_perception.candidates import sample_candidates
 from atk_perception.correspondence.protocol import Matches, Template
+from atk_perception.evaluation.run import BENCHED, REFINDING
 from atk_perception.image_codec import RgbImage
 from atk_perception.public_models import BackendError
 from atk_perception.registry import (
@@ -37,7 +38,6 @@ from atk_perception.registry import (
     MATCHERS,
     TRACKERS,
     make_matcher,
-    make_tracker,
 )
 from atk_perception.robot_description import RobotDescription
 from atk_sim.benchmark import FIRST_REPORT_SEED, FIRST_TUNING_SEED
@@ -165,7 +165,7 @@ def sheet(
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """All tasks, columns and seeds; returns the figures of the last line."""
     matchers = {name: make_matcher(name) for name in args.matchers}
-    trackers = {name: make_tracker(name) for name in args.trackers} if args.follow else {}
+    trackers = {name: BENCHED[name].make() for name in args.trackers} if args.follow else {}
     transfer = {name: Tallies() for name in matchers}
     tracking = {name: Tallies() for name in trackers}
     simulation = Simulation(RobotDescription.load(robot_file("sim_panda")))
@@ -268,7 +268,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--task", nargs="+", default=sorted(TASKS), choices=sorted(TASKS))
     parser.add_argument("--matchers", nargs="+", default=[DEFAULT_MATCHER], choices=list(MATCHERS))
-    parser.add_argument("--trackers", nargs="+", default=[DEFAULT_TRACKER], choices=list(TRACKERS))
+    parser.add_argument(
+        "--trackers",
+        nargs="+",
+        default=[DEFAULT_TRACKER + REFINDING],
+        choices=list(BENCHED),
+        metavar="TRACKER",
+        help=f"of {', '.join(TRACKERS)}; TRACKER{REFINDING} as it is run on a robot (default: %(default)s)",
+    )
     parser.add_argument(
         "--seeds", type=int, default=5, help="scenes per task and column (default: %(default)s)"
     )

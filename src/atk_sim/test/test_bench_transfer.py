@@ -38,13 +38,23 @@ def test_a_tally_counts_hidden_points_as_wrong_when_they_are_claimed():
 
 def test_the_command_writes_tables_and_pictures_and_ends_with_json(tmp_path, capsys, monkeypatch):
     arguments = ["bench_transfer", "--task", "clock_button", "--seeds", "1", "--tuning", "--follow"]
-    arguments += ["--matchers", "sift", "--trackers", "lucas_kanade", "--output", str(tmp_path)]
+    arguments += [
+        "--matchers",
+        "sift",
+        "--trackers",
+        "lucas_kanade",
+        "lucas_kanade+refinding",
+        "--output",
+        str(tmp_path),
+    ]
     monkeypatch.setattr("sys.argv", arguments)
     main()
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(figures["transfer"]["sift"]) == {"clock_button", "RP", "RB", "RO", "Light", "all"}
     assert figures["transfer"]["sift"]["RP"]["pck8"] > 0.6
     assert figures["transfer"]["sift"]["all"]["confident_wrong"] < 0.2
-    assert 0.3 < figures["tracking"]["lucas_kanade"]["all"]["pck8"] <= 1.0
+    alone, refinding = (figures["tracking"][f"lucas_kanade{name}"]["all"] for name in ("", "+refinding"))
+    assert 0.3 < alone["pck8"] <= 1.0
+    assert refinding["oa"] > alone["oa"]  # what the arm hid, the baseline never says again that it sees
     assert (tmp_path / "clock_button_sift.jpg").stat().st_size > 10_000
     assert "| sift | RP |" in (tmp_path / "table.md").read_text()

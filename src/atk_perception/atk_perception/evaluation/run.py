@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matcher, Matches, Template
+from atk_perception.registry import TRACKERS, Backend
 from atk_perception.tracking.protocol import Tracker
+from atk_perception.tracking.refinding import Refinding
 from atk_perception.training.clip import Clip
+
+REFINDING = "+refinding"
+
+
+def _with_refinding(backend: Backend[Tracker[Any]]) -> Backend[Tracker[Any]]:
+    return replace(backend, make=lambda: Refinding(backend.make()))
+
+
+# Every tracker alone, and as nodes and selection run it.
+BENCHED = TRACKERS | {name + REFINDING: _with_refinding(backend) for name, backend in TRACKERS.items()}
 
 
 def known_matches(uv_px: NDArray[np.float32]) -> Matches:
