@@ -112,13 +112,14 @@ class SiftMatcher:
     def prepare(self, template: Template) -> _Reference:
         """What a template, or its picture, needs but once: the next match is the quicker."""
         known = self._reference
-        if known is None or known.template is not template:
-            same_picture = known is not None and known.template.image_rgb is template.image_rgb
-            features = (
-                known.features if known and same_picture else self._detect(grey_image(template.image_rgb))
-            )
-            self._reference = known = _Reference(template, features, TemplatePatches.of(template))
-        return known
+        if known is not None and known.template is template:
+            return known
+        if known is not None and known.template.image_rgb is template.image_rgb:
+            features = known.features
+        else:
+            features = self._detect(grey_image(template.image_rgb))
+        self._reference = _Reference(template, features, TemplatePatches.of(template))
+        return self._reference
 
     def _detect(self, grey: NDArray[np.uint8]) -> _Features:
         parameters = self.parameters

@@ -44,22 +44,36 @@ class RefindingParameters:
 
 
 @dataclass(frozen=True, eq=False)
-class _Picture:
-    """The part of a first image that holds its points, and (2,) where its upper left corner was."""
+class _Part:
+    """A part of an image, and (2,) where its upper left corner was."""
 
     image_rgb: NDArray[np.uint8]
     corner_px: Float
 
     @staticmethod
-    def around(frame_rgb: NDArray[np.uint8], uv_px: Float, margin_px: int) -> _Picture:
-        """Of points (N, 2), with a margin; all of the image where there are none."""
+    def around(frame_rgb: NDArray[np.uint8], uv_px: Float, margin_px: int) -> _Part:
+        """What holds points (N, 2), with a margin; all of the image where there are none."""
         height, width = frame_rgb.shape[:2]
         if len(uv_px) == 0:
-            return _Picture(frame_rgb, np.zeros(2, np.float32))
+            return _Part(frame_rgb, np.zeros(2, np.float32))
         left, top = np.clip(np.floor(uv_px.min(axis=0)) - margin_px, 0, [width - 1, height - 1]).astype(int)
         right, bottom = np.clip(np.ceil(uv_px.max(axis=0)) + margin_px, 1, [width, height]).astype(int)
+        return _Part._cut(frame_rgb, left, top, right, bottom)
+
+    @staticmethod
+    def window(frame_rgb: NDArray[np.uint8], centre_px: Float, side_px: int) -> _Part:
+        """A square around a place (2,), as near to it as it fits into the image."""
+        height, width = frame_rgb.shape[:2]
+        left, top = (
+            int(np.clip(round(float(at)) - side_px // 2, 0, max(0, size - side_px)))
+            for at, size in zip(centre_px, (width, height), strict=True)
+        )
+        return _Part._cut(frame_rgb, left, top, left + side_px, top + side_px)
+
+    @staticmethod
+    def _cut(frame_rgb: NDArray[np.uint8], left: int, top: int, right: int, bottom: int) -> _Part:
         part = np.ascontiguousarray(frame_rgb[top:bottom, left:right])
-        return _Picture(part, np.array([left, top], np.float32))
+        return _Part(part, np.array([left, top], np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +83,7 @@ class RefindingState:
     Attributes:
         tracking: the tracker's.
         template: the points on the template.
-        pictures: images that points began in; (N,) picture: which of them each did.
+        pictures: of the images that points began in; (N,) picture: which of them each did.
         first: where each was there.
         unseen_frames: (N,) for how long it has been out of sight.
         pause: frames until the next look. turn: the point that has its turn then.
@@ -77,7 +91,7 @@ class RefindingState:
 
     tracking: Any
     template: Template
-    pictures: tuple[_Picture, ...]
+    pictures: tuple[_Part, ...]
     picture: NDArray[np.int64]
     first: Matches
     unseen_frames: NDArray[np.int64]
@@ -94,8 +108,7 @@ class Refinding:
 
     def start(self, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches) -> RefindingState:
         """See `Tracker.start`."""
-        relied_on = matches.confidence >= self.parameters.relied_on
-        picture = _Picture.around(frame_rgb, matches.uv_px[relied_on], self.parameters.around_px)
+        picture = self._picture(frame_rgb, matches)
         self._matcher.prepare(Template(picture.image_rgb, matches.uv_px[:0]))  # now, while nothing moves yet
         none = np.zeros(len(template), np.int64)
         tracking = self._tracker.start(template, frame_rgb, matches)
@@ -107,14 +120,20 @@ class Refinding:
         tracking, tracks = self._tracker.step(state.tracking, frame_rgb)
         unseen = np.where(tracks.visible, 0, state.unseen_frames + 1)
         state = replace(state, tracking=tracking, unseen_frames=unseen, pause=max(0, state.pause - 1))
-        relied_on = state.first.confidence >= parameters.relied_on
-        missing = np.flatnonzero(relied_on & (unseen >= parameters.after_frames))
+        missing = np.flatnonzero(self._relied_on(state.first) & (unseen >= parameters.after_frames))
         if len(missing) == 0 or state.pause > 0:
             return state, tracks
         chosen = int(missing[np.argmin((missing - state.turn) % len(unseen))])
         state = replace(state, pause=parameters.every_frames, turn=chosen + 1)
         index, found = self._look(state, frame_rgb, tracks.uv_px, missing, chosen)
         return (state, tracks) if len(index) == 0 else self._go_on(state, frame_rgb, tracks, index, found)
+
+    def _relied_on(self, matches: Matches) -> NDArray[np.bool_]:
+        return np.asarray(matches.confidence >= self.parameters.relied_on, np.bool_)
+
+    def _picture(self, frame_rgb: NDArray[np.uint8], matches: Matches) -> _Part:
+        """What points are known again by."""
+        return _Part.around(frame_rgb, matches.uv_px[self._relied_on(matches)], self.parameters.around_px)
 
     def _look(
         self,
@@ -125,29 +144,26 @@ class Refinding:
         chosen: int,
     ) -> tuple[NDArray[np.int_], Matches]:
         """Those of the missing points around the chosen one that are seen there, (K,) indices, and where."""
-        side = self.parameters.window_px
-        height, width = frame_rgb.shape[:2]
-        left, top = (
-            int(np.clip(round(float(centre)) - side // 2, 0, max(0, size - side)))
-            for centre, size in zip(uv_px[chosen], (width, height), strict=True)
-        )
-        corner_px = np.array([left, top], np.float32)
-        here = np.all((uv_px[missing] >= corner_px) & (uv_px[missing] < corner_px + side), axis=1)
-        here &= state.picture[missing] == state.picture[chosen]
+        side_px = self.parameters.window_px
+        window = _Part.window(frame_rgb, uv_px[chosen], side_px)
+        inside = (uv_px[missing] >= window.corner_px) & (uv_px[missing] < window.corner_px + side_px)
+        here = inside.all(axis=1) & (state.picture[missing] == state.picture[chosen])
         index = missing[here | (missing == chosen)]
-        window = np.ascontiguousarray(frame_rgb[top : top + side, left : left + side])
 
         picture = state.pictures[state.picture[chosen]]
         reference = Template(picture.image_rgb, state.first.uv_px[index] - picture.corner_px)
-        matches = self._matcher.match(reference, window)
+        matches = self._matcher.match(reference, window.image_rgb)
         looks = self._matcher.prepare(reference).patches.aligned(
-            smooth_pyramid(grey_image(window), LEVELS), np.arange(len(index)), matches.uv_px, matches.warp
+            smooth_pyramid(grey_image(window.image_rgb), LEVELS),
+            np.arange(len(index)),
+            matches.uv_px,
+            matches.warp,
         )
         good = (matches.confidence >= self.parameters.min_confidence) & (looks.ncc >= self.parameters.min_ncc)
         index = index[good]
         # From the template to the first image, and from there to this one.
         warp = matches.warp[good] @ state.first.warp[index]
-        return index, Matches(matches.uv_px[good] + corner_px, matches.confidence[good], warp)
+        return index, Matches(matches.uv_px[good] + window.corner_px, matches.confidence[good], warp)
 
     def _go_on(
         self,
@@ -186,8 +202,7 @@ class Refinding:
         self, state: RefindingState, template: Template, frame_rgb: NDArray[np.uint8], matches: Matches
     ) -> RefindingState:
         """See `Tracker.extend`; the new points are known again by this frame."""
-        relied_on = matches.confidence >= self.parameters.relied_on
-        picture = _Picture.around(frame_rgb, matches.uv_px[relied_on], self.parameters.around_px)
+        picture = self._picture(frame_rgb, matches)
         new = np.full(len(template), len(state.pictures), np.int64)
         first, old_uv_px = state.first, state.template.uv_px
         return replace(
