@@ -28,8 +28,8 @@ expert: setup  ## success of the scripted expert over 200 seeds of every task
 benchmark: setup  ## every task, method and disturbance beside the paper's figures (a day; goes on where it was; ARGS=... drives something else)
 	@$(ENV) python -m atk_sim.benchmark --output runs/benchmark $(or $(ARGS),--plan bars)
 
-benchmark-report: setup  ## the report of runs/benchmark into docs/benchmark, to be committed
-	@$(ENV) python -m atk_sim.benchmark_report runs/benchmark --output docs/benchmark --command "make benchmark benchmark-report"
+benchmark-report: setup  ## the report of runs/benchmark into docs/benchmark, to be committed; what is in it and was not driven anew stays
+	@$(ENV) python -m atk_sim.benchmark_report runs/benchmark --output docs/benchmark --keep --command "make benchmark benchmark-report"
 
 benchmark-check: setup  ## a random tenth of the committed benchmark again, compared with its intervals
 	@$(ENV) python -m atk_sim.benchmark_check docs/benchmark/results.json $(ARGS)

@@ -92,6 +92,8 @@ class StageConfig(_Config):
     batch: Count  # per member
     members: Count  # policies trained side by side
     learning_rate: Positive  # published: 1e-5 to 1e-4
+    # How fast an action counts less in the loss, per control period that it lies ahead: `chunk_weights`. 0: all alike.
+    chunk_decay: NotNegative = 0.0
     weight_decay: NotNegative = 1e-4
     ema: Probability = 0.995  # weights that are kept are a running mean over some 200 steps
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
@@ -524,6 +526,7 @@ class _Run:
         self._augment = Augmentation(augmentation_config, template_uv_px)
         # What is random, and the frames, stay with the CPU, whose generator a checkpoint holds; the networks go to the device.
         self._device = training_device(stage.device)
+        self._chunk_weights = chunk_weights(policy_config.horizon, stage.chunk_decay).to(self._device)
         self._masks = None if masks is None else masks.to(self._device)
         # Members with other masks but the same fold differ in nothing else, neither weights nor batches nor failures:
         # so their errors differ by what the masks are worth, and not by luck.
@@ -677,8 +680,9 @@ class _Run:
     def _losses(
         self, parameters: dict[str, Tensor], seen: PolicyInput, action: Tensor, noise: Noise | None
     ) -> Tensor:
-        """(S, B) -log pi of every member on its own batch."""
-        return self._each(_Likelihood(self._members[0]), parameters, seen, action, *(noise or ()))
+        """(S, B) -log pi of every member on its own batch, see `chunk_weights`."""
+        each = self._each(_Likelihood(self._members[0]), parameters, seen, action, *(noise or ()))
+        return each @ self._chunk_weights
 
     def _each(
         self, module: nn.Module, parameters: dict[str, Tensor], seen: PolicyInput, *arrays: Tensor
@@ -804,6 +808,16 @@ class _Run:
         self.step = int(facts["step"])
         self.records = [_Record(**record) for record in facts["records"]]
         self.best.restore(tensors, facts["best"])
+
+
+def chunk_weights(horizon: int, decay: float) -> Tensor:
+    """(H,) what each action of a chunk counts in the loss, 1 together: exp(-decay * periods ahead).
+
+    With the decay of the temporal ensembling (action_queue.py) it is what the action counts in what is executed. All alike, most
+    of the network would go into actions that newer chunks overrule, and the next ones would be less exact.
+    """
+    weights = torch.exp(-decay * torch.arange(horizon))
+    return weights / weights.sum()
 
 
 def _generator(seed: int, member: int) -> torch.Generator:

@@ -119,7 +119,7 @@ class SelectionConfig(_Config):
     policy: PolicyConfig = PolicyConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     select: StageConfig = AUTOMATIC  # of the gates
-    refit: StageConfig = StageConfig(steps=1500, batch=512, members=1, learning_rate=1.5e-3)
+    refit: StageConfig = StageConfig(steps=3000, batch=512, members=1, learning_rate=1.5e-3, chunk_decay=0.2)
     ensemble_decay: Annotated[float, Field(ge=0.0)] = 0.2
     execution_horizon: Annotated[int, Field(ge=1)] = 1  # periods that a chunk is followed before the next
     log: LogConfig = LogConfig()

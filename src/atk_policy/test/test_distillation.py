@@ -13,6 +13,7 @@ from atk_policy.distillation import (
     PolicyConfig,
     StageConfig,
     TrainingData,
+    chunk_weights,
     distill,
     fold_of,
 )
@@ -153,6 +154,34 @@ def test_members_train_the_same_however_many_processes_share_them(scene, tmp_pat
                 assert torch.equal(value, theirs.state_dict()[name]), name
     assert logged[1] == logged[2]
     assert [step for step, _ in logged[1]] == alone.history.step
+
+
+def test_near_actions_become_more_exact_where_far_ones_count_less(scene):
+    """Same weights, batches and steps; what differs is what an action counts in the loss."""
+    weights = chunk_weights(16, 0.2)
+    assert float(weights.sum()) == pytest.approx(1.0)
+    assert torch.allclose(weights[1:] / weights[:-1], torch.full((15,), float(np.exp(-0.2))))
+    assert torch.allclose(chunk_weights(16, 0.0), torch.full((16,), 1 / 16)), "none: all alike"
+    demonstrations, _, template = scene
+    train = TrainingData.of(demonstrations[:8])
+    config = PolicyConfig(horizon=16, sizes=SMALL)
+
+    def error(decay: float) -> torch.Tensor:
+        """(H,) of the normalised action, on what was learnt."""
+        stage = StageConfig(steps=250, batch=64, members=1, learning_rate=3e-3, chunk_decay=decay)
+        trained = distill(train, None, template, config, AugmentationConfig(), stage, masked=False, seed=3)
+        (policy,) = trained.policies
+        seen, action = (
+            train.seen(torch.arange(len(train)), 1, 1),
+            train.chunks(torch.arange(len(train)), 16),
+        )
+        with torch.no_grad():
+            off = policy.target(seen, policy.act(seen)) - policy.target(seen, action)
+        return off.abs().mean(dim=(0, 2))
+
+    alike, weighed = error(0.0), error(0.5)
+    assert float(weighed[:2].mean()) < 0.9 * float(alike[:2].mean())
+    assert float(weighed[-4:].mean()) > float(alike[-4:].mean())
 
 
 def test_chunks_hold_the_last_action_and_history_repeats_the_first_frame(scene):

@@ -82,12 +82,12 @@ def test_a_chunk_is_absolute_has_the_stated_shape_and_is_the_same_twice(name, en
 
 
 @pytest.mark.parametrize(("name", "encoder"), EVERY)
-def test_a_likelihood_is_one_figure_per_sample_and_members_run_as_one(name, encoder):
+def test_a_likelihood_is_one_figure_per_sample_and_period_and_members_run_as_one(name, encoder):
     members = [make(name, encoder, seed) for seed in range(2)]
     seen, action = make_input(), 0.1 * torch.randn(B, H, J + 1, generator=torch.Generator().manual_seed(1))
     noise = make_noise(members[0], B, torch.Generator().manual_seed(2))
     alone = torch.stack([m.negative_log_likelihood(seen, action, noise) for m in members])
-    assert alone.shape == (2, B)
+    assert alone.shape == (2, B, H)
 
     class Loss(torch.nn.Module):
         def __init__(self, policy):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.image_codec import RgbImage
-from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 from atk_perception.robot_description import RobotDescription
 from atk_policy.agreement import MATCH_SHARE, mean_agreement
+from atk_sim.benchmark_archive import POINTS
 from atk_sim.benchmark_cell import LEARNT
 from atk_sim.graph import robot_file
-from atk_sim.provenance import Learnt, LearntError
+from atk_sim.provenance import Learnt
 from atk_sim.rollout import ExactTracks
 from atk_sim.simulation import Simulation
 
@@ -60,27 +60,30 @@ class ChosenPoints:
         return times
 
 
-def chosen_points(output: Path, task: str, method: str = "atk") -> ChosenPoints | None:
-    """Of every training seed that has learnt; None without any.
+def chosen_points(archive: Path, task: str, method: str = "atk") -> ChosenPoints | None:
+    """Of every training seed in an archive (benchmark_archive.py); None without any.
 
-    Which body a point lies on is told by the simulator, in the first image of the first demonstration: the template.
+    The simulator shows the template, the first image of the first demonstration, and tells which body a point lies on.
     """
-    sets: dict[int, KeypointSet] = {}
+    sets: dict[int, NDArray[np.float32]] = {}
     first_seed = 0
-    for folder in sorted((output / task / method).glob("seed_*")):
-        with contextlib.suppress(KeypointSetError, LearntError):
+    for folder in sorted((archive / task / method).glob("seed_*")):
+        if (folder / POINTS).is_file():
             source = Learnt.load(folder / LEARNT).source
-            sets[source.training_seed] = KeypointSet.load(folder)
+            sets[source.training_seed] = np.array(
+                json.loads((folder / POINTS).read_text())["uv_px"], np.float32
+            )
             first_seed = int(source.bags[0].removeprefix("episode_"))
     if not sets:
         return None
     simulation = Simulation(RobotDescription.load(robot_file("sim_panda")))
     try:
         bodies = {
-            seed: ExactTracks(simulation, task, first_seed, chosen.uv_px.astype(np.float64)).names
-            for seed, chosen in sets.items()
+            seed: ExactTracks(simulation, task, first_seed, uv_px.astype(np.float64)).names
+            for seed, uv_px in sets.items()
         }
+        simulation.reset(task, "RP", first_seed)
+        template_rgb = simulation.rgb()
     finally:
         simulation.close()
-    template_rgb = next(iter(sets.values())).template_rgb
-    return ChosenPoints(template_rgb, {seed: chosen.uv_px for seed, chosen in sets.items()}, bodies)
+    return ChosenPoints(template_rgb, sets, bodies)

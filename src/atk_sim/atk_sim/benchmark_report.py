@@ -3,7 +3,8 @@
 Writes README.md (tables beside the paper's figures), results.json and small pictures: success with 95% intervals,
 success over severity, why episodes failed, and where on the template the keypoints were chosen, how many, how often, and how far
 the training seeds agree. Of ATK a success and a failure of every column come as small videos, of every other method a failure.
-What stood in the folder before is replaced.
+Beside them lies, in cells/, what all of it was made of (benchmark_archive.py). What stood in the folder before is replaced; with
+--keep the cells in it stay that were not driven anew, so that a benchmark can be driven in parts and on several machines.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from atk_sim.benchmark_archive import archive_cells
 from atk_sim.benchmark_figures import (
     causes_figure,
     keypoints_figure,
@@ -24,7 +26,16 @@ from atk_sim.benchmark_figures import (
     success_figure,
 )
 from atk_sim.benchmark_keypoints import ChosenPoints, chosen_points
-from atk_sim.benchmark_rows import NoEpisodesError, Row, by_cell, load_rows, rate_of, results, write_entries
+from atk_sim.benchmark_rows import (
+    VIEWPOINT,
+    NoEpisodesError,
+    Row,
+    by_cell,
+    load_rows,
+    rate_of,
+    results,
+    write_entries,
+)
 from atk_sim.disturbances import DISTURBANCES
 from atk_sim.film import video_file
 from atk_sim.methods.vision import DIFFERENCES
@@ -32,7 +43,7 @@ from atk_sim.paper_results import paper_rate
 from atk_sim.provenance import LearntError
 
 DOTS_PER_INCH = 80
-REPORT, VIDEOS = "report", "videos"
+REPORT, CELLS = "report", "cells"
 # Of what is learnt from, the entries that every cell of a report should have in common.
 COMMON = ("perception", "policy", "robot", "settings", "libraries", "servo_noise")
 
@@ -162,50 +173,49 @@ def keypoint_table(chosen: dict[str, ChosenPoints]) -> list[str]:
 # ---------------------------------------------------------------------------------------------- videos
 
 
-def copy_videos(output: Path, rows: list[Row], folder: Path) -> dict[tuple[str, str], list[Path]]:
-    """Videos by (task, method), of the first training seed that has one: all of ATK's, a failure of every other method's."""
-    copies: dict[tuple[str, str], list[Path]] = {}
-    for task, method, column in by_cell(rows):
-        plain = method == "atk"
-        for success in (True, False) if plain else (False,):
-            if not plain and (task, method) in copies:
-                continue
-            name, _, viewpoint = method.partition("_viewpoint_")
-            stem = "videos" + (f"_{viewpoint}" if viewpoint else "")
-            found = sorted(
-                (output / task / name).glob(f"seed_*/{stem}/{video_file(Path(), column, success).name}")
-            )
-            if found:
-                folder.mkdir(parents=True, exist_ok=True)
-                copies.setdefault((task, method), []).append(folder / f"{task}_{method}_{found[0].name}")
-                shutil.copyfile(found[0], copies[task, method][-1])
-    return copies
-
-
-def video_links(videos: dict[tuple[str, str], list[Path]], folder: Path) -> str:
-    """A section of README.md with a link to every video."""
+def video_links(archive: Path, rows: list[Row]) -> str:
+    """A section of README.md, which lies beside `archive`, with a link to every video of these rows' methods."""
     lines = []
-    for (task, method), files in videos.items():
-        links = [
-            f"[{file.stem.removeprefix(f'{task}_{method}_').replace('_', ' ')}]({file.relative_to(folder)})"
-            for file in files
+    for task, method in dict.fromkeys(key[:2] for key in by_cell(rows)):
+        name, _, viewpoint = method.partition(VIEWPOINT)
+        stem = "videos" + (f"_{viewpoint}" if viewpoint else "")
+        found = {file.stem: file for file in sorted((archive / task / name).glob(f"seed_*/{stem}/*.mp4"))}
+        columns = dict.fromkeys(row.column for row in rows)
+        ordered = [
+            video_file(Path(), column, success).stem for column in columns for success in (True, False)
         ]
-        lines.append(f"- {task}, {method}: {', '.join(links)}")
+        links = [
+            f"[{stem.replace('_', ' ')}]({found[stem].relative_to(archive.parent)})"
+            for stem in ordered
+            if stem in found
+        ]
+        if links:
+            lines.append(f"- {task}, {method}: {', '.join(links)}")
     return "\n".join(["", "## Videos", "", *lines]) + "\n" if lines else ""
 
 
-def write_benchmark_report(output: Path, folder: Path, command: str) -> list[dict[str, Any]]:
+def write_benchmark_report(
+    output: Path, folder: Path, command: str, *, keep: bool = False
+) -> list[dict[str, Any]]:
     """Write everything into `folder`; returns what results.json holds.
+
+    Args:
+        output: what was driven.
+        keep: whether cells that are in the folder and not in `output` stay in the report.
 
     Raises:
         NoEpisodesError, LearntError: see `load_rows`.
     """
-    rows = load_rows(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("*.png"), *folder.glob(f"{VIDEOS}/*.mp4")):
+    archive = folder / CELLS
+    if not keep:
+        load_rows(output)  # before anything is replaced
+        shutil.rmtree(archive, ignore_errors=True)
+    archive_cells(output, archive)
+    rows = load_rows(archive)
+    for old in folder.glob("*.png"):
         old.unlink()
     tasks = dict.fromkeys(key[0] for key in by_cell(rows))
-    chosen = {task: points for task in tasks if (points := chosen_points(output, task)) is not None}
+    chosen = {task: points for task in tasks if (points := chosen_points(archive, task)) is not None}
     drawn = {
         "success": success_figure(rows),
         "severity": severity_figure(rows),
@@ -217,9 +227,8 @@ def write_benchmark_report(output: Path, folder: Path, command: str) -> list[dic
         figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
     entries = results(rows)
     write_entries(entries, folder / "results.json")
-    videos = copy_videos(output, rows, folder / VIDEOS)
     tables = markdown(rows, command, pictures, keypoint_table(chosen))
-    (folder / "README.md").write_text(tables + video_links(videos, folder))
+    (folder / "README.md").write_text(tables + video_links(archive, rows))
     return entries
 
 
@@ -230,11 +239,16 @@ def main() -> None:
     )
     parser.add_argument("benchmark", type=Path, help="output folder of 'benchmark'")
     parser.add_argument("--output", type=Path, default=None, help=f"default: {REPORT}/ in that folder")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the cells of a report in that folder that were not driven anew",
+    )
     parser.add_argument("--command", default="make benchmark", help="the command to name in README.md")
     args = parser.parse_args()
     folder = args.output or args.benchmark / REPORT
     try:
-        entries = write_benchmark_report(args.benchmark, folder, args.command)
+        entries = write_benchmark_report(args.benchmark, folder, args.command, keep=args.keep)
     except (NoEpisodesError, LearntError) as error:
         raise SystemExit(f"benchmark_report: {error}") from error
     print(f"look at {folder / 'README.md'}")

@@ -274,14 +274,15 @@ def test_the_report_tells_how_often_each_point_was_chosen_and_how_far_seeds_agre
         trained = replace(cell, training_seed=seed)
         write_rows(trained, {"RP": 1}, 1)
         KeypointSet.create("sushi", np.array(points, np.float32), template).save(trained.folder)
-    chosen = chosen_points(tmp_path, "sushi")
+    folder = tmp_path / "report"
+    benchmark_report.write_benchmark_report(tmp_path, folder, "make benchmark")
+    chosen = chosen_points(folder / "cells", "sushi")
+    assert np.abs(chosen.template_rgb.astype(int) - template).max() == 0
     assert list(chosen.uv_px) == [0, 2, 3]
     assert [chosen.times_chosen(seed).tolist() for seed in chosen.uv_px] == [[3], [3], [3, 1]]
     # Of one point and two of which one fits: 2 x 1 / 3, twice, and 1.
     assert chosen.agreement == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
-    assert chosen_points(tmp_path, "pot") is None
-    folder = tmp_path / "report"
-    benchmark_report.write_benchmark_report(tmp_path, folder, "make benchmark")
+    assert chosen_points(folder / "cells", "pot") is None
     text = (folder / "README.md").read_text()
     assert "| sushi | 1 (seed 0), 1 (seed 2), 2 (seed 3) | 0.78 |" in text
     assert "(keypoints_sushi.png)" in text
@@ -299,12 +300,41 @@ def test_the_report_brings_all_videos_of_atk_and_a_failure_of_every_other_method
             film.keep_first(each.videos, column, True)
             film.keep_first(each.videos, column, False)
     folder = tmp_path / "report"
-    (folder / "videos").mkdir(parents=True)
-    (folder / "videos" / "of_an_older_report.mp4").write_bytes(b"")
     benchmark_report.write_benchmark_report(tmp_path, folder, "make benchmark")
-    outcomes = {f"sushi_atk_{column}_{o}.mp4" for column in ("RP", "Light") for o in ("success", "failure")}
-    assert {path.name for path in (folder / "videos").iterdir()} == outcomes | {"sushi_rgb_RP_failure.mp4"}
-    assert "[RP failure](videos/sushi_rgb_RP_failure.mp4)" in (folder / "README.md").read_text()
+    outcomes = {
+        f"atk/seed_0/videos/{column}_{o}.mp4" for column in ("RP", "Light") for o in ("success", "failure")
+    }
+    shown = {str(path.relative_to(folder / "cells" / "sushi")) for path in folder.rglob("*.mp4")}
+    # Of another method whichever comes first: columns in the order of their names.
+    assert shown == outcomes | {"rgb/seed_0/videos/Light_failure.mp4"}
+    text = (folder / "README.md").read_text()
+    assert "[RP failure](cells/sushi/atk/seed_0/videos/RP_failure.mp4)" in text
+    linked = {part.split(")")[0] for part in text.split("](")[1:]}
+    assert all((folder / link).is_file() for link in linked)
+
+
+def test_a_report_that_is_kept_grows_by_what_was_driven_elsewhere(cell, tmp_path):
+    """Two machines, one after the other: what only the first has stays, what both have is the second's."""
+    folder = tmp_path / "docs"
+    here, there = (replace(cell, output=tmp_path / name) for name in ("here", "there"))
+    write_rows(here, {"RP": 19, "RB": 18}, 20)
+    write_rows(replace(here, training_seed=1), {"RP": 17}, 20)
+    benchmark_report.write_benchmark_report(here.output, folder, "make benchmark")
+    first = (folder / "results.json").read_bytes()
+    write_rows(there, {"RP": 12}, 20)
+    write_rows(replace(there, task="pot"), {"RP": 11}, 20)
+    entries = benchmark_report.write_benchmark_report(there.output, folder, "make benchmark", keep=True)
+    assert {(e["task"], e["training_seed"], e["column"], e["successes"]) for e in entries} == {
+        ("sushi", 0, "RP", 12),
+        ("sushi", 1, "RP", 17),
+        ("pot", 0, "RP", 11),
+    }
+    # Without, the report is of what was driven, to the byte.
+    benchmark_report.write_benchmark_report(here.output, folder, "make benchmark")
+    assert (folder / "results.json").read_bytes() == first
+    with pytest.raises(NoEpisodesError):
+        benchmark_report.write_benchmark_report(tmp_path / "nothing", folder, "make benchmark")
+    assert load_rows(folder / "cells"), "nothing is lost"
 
 
 def test_no_episodes_is_an_error_that_says_what_to_do(tmp_path):

@@ -50,7 +50,7 @@ class DiffusionPolicy(SamplingPolicy):
         """See `SamplingPolicy`."""
         step = (noise.time * TRAIN_STEPS).long()
         noisy = self._scheduler.add_noise(target, noise.chunk, step)
-        return (self.network(condition, noisy, step / TRAIN_STEPS) - target).square().mean(dim=(-2, -1))
+        return (self.network(condition, noisy, step / TRAIN_STEPS) - target).square().mean(dim=-1)
 
     def sample(self, condition: Tensor, noise: Tensor) -> Tensor:
         """See `SamplingPolicy`."""

@@ -46,7 +46,7 @@ class FlowPolicy(SamplingPolicy):
         """See `SamplingPolicy`."""
         time = noise.time[..., None, None]
         on_path = (1.0 - time) * noise.chunk + time * target
-        return (self.network(condition, on_path, noise.time) - target).square().mean(dim=(-2, -1))
+        return (self.network(condition, on_path, noise.time) - target).square().mean(dim=-1)
 
     def sample(self, condition: Tensor, noise: Tensor) -> Tensor:
         """See `SamplingPolicy`."""

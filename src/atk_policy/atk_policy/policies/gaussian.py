@@ -58,7 +58,7 @@ class GaussianPolicy(Policy):
         """See `Policy`; the density itself, no constant left out."""
         mean, log_std = self.forward(seen)
         squared = ((self.target(seen, action) - mean) * torch.exp(-log_std)).square()
-        return (0.5 * squared + log_std + 0.5 * math.log(2.0 * math.pi)).mean(dim=(-2, -1))
+        return (0.5 * squared + log_std + 0.5 * math.log(2.0 * math.pi)).mean(dim=-1)
 
     def act(self, seen: PolicyInput) -> Tensor:
         """See `Policy`; the mean."""

@@ -57,7 +57,7 @@ class MlpPolicy(Policy):
         self, seen: PolicyInput, action: Tensor, noise: Noise | None = None
     ) -> Tensor:
         """See `Policy`; the constant log 2 is left out."""
-        return (self.forward(seen) - self.target(seen, action)).abs().mean(dim=(-2, -1))
+        return (self.forward(seen) - self.target(seen, action)).abs().mean(dim=-1)
 
     def act(self, seen: PolicyInput) -> Tensor:
         """See `Policy`."""

@@ -138,7 +138,7 @@ class Policy(nn.Module, ABC):
     def negative_log_likelihood(
         self, seen: PolicyInput, action: Tensor, noise: Noise | None = None
     ) -> Tensor:
-        """-log pi(action given seen) per sample, (B,), as the mean over the chunk's H (J + 1) values.
+        """-log pi(action given seen) per sample and control period of the chunk, (B, H), as the mean over its J + 1 values.
 
         `action` is (B, H, J + 1), absolute. A class that samples needs `noise` and answers what stands for -log pi at it.
         """

@@ -95,7 +95,7 @@ class SamplingPolicy(Policy):
 
     @abstractmethod
     def loss_at(self, condition: Tensor, target: Tensor, noise: Noise) -> Tensor:
-        """(B,) squared error of the network at one noise per sample; `target` is the normalised chunk."""
+        """(B, H) squared error of the network at one noise per sample; `target` is the normalised chunk."""
 
     @abstractmethod
     def sample(self, condition: Tensor, noise: Tensor) -> Tensor:

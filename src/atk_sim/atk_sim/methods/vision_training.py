@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atk_policy.checkpoint import load_checkpoint, save_checkpoint
-from atk_policy.distillation import StageConfig, TrainingData
+from atk_policy.distillation import StageConfig, TrainingData, chunk_weights
 from atk_policy.policies import make_policy
 from atk_policy.policies.protocol import Noise, Policy, PolicyInput
 from atk_policy.selection import SelectionConfig
@@ -185,7 +185,8 @@ class _Run:
             chunk = torch.randn(action.shape, generator=generator)
             noise = Noise(chunk, torch.rand(self._batch, generator=generator))
         seen = self._model.seen(self._modality.augment(views, generator), robot)
-        loss = policy.negative_log_likelihood(seen, action, noise).mean()
+        likelihood = policy.negative_log_likelihood(seen, action, noise)
+        loss = (likelihood @ chunk_weights(policy.horizon, stage.chunk_decay)).mean()
         for group in self._optimiser.param_groups:
             group["lr"] = stage.learning_rate * pace(stage, self.step)
         self._optimiser.zero_grad(set_to_none=True)
