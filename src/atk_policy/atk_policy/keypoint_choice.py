@@ -80,8 +80,8 @@ class ChoiceConfig(BaseModel):
     part_points: Count = 4
     parts_max: Count = 6  # that are tried
     # A part is stable that survives so much of the path in the mean over members (Meinshausen and Buehlmann: 0.6 to 0.9). What
-    # a task is about survives 0.98 of it and more; with less, parts beside it came and went with the candidates (docs/selection).
-    stable_min: Share = 0.9
+    # a task is about survived 0.84 of it and more; what lay beside it 0.77 and less, and came and went (docs/selection).
+    stable_min: Share = 0.8
     tolerance: Annotated[float, Field(ge=0.0)] = (
         0.05  # of the best held-out error, that the set's may be above it
     )
