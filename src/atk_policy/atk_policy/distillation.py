@@ -478,7 +478,7 @@ def _train_members(
 
 def _scalars(known: DistillationHistory, stage: StageConfig) -> dict[str, float]:
     """The newest record, for a log."""
-    rate = stage.learning_rate * _pace(stage, known.step[-1] - 1)
+    rate = stage.learning_rate * pace(stage, known.step[-1] - 1)
     scalars = {"loss/train": known.train[-1], "learning_rate": rate}
     if not math.isnan(known.held_out[-1]):
         scalars["loss/held_out"] = known.held_out[-1]
@@ -488,11 +488,16 @@ def _scalars(known: DistillationHistory, stage: StageConfig) -> dict[str, float]
     return scalars
 
 
-def _pace(stage: StageConfig, step: int) -> float:
+def pace(stage: StageConfig, step: int) -> float:
     """Of the learning rate in the step after so many: cosine to a twentieth, after a short linear rise."""
     rise = 0.03 * stage.steps
     fall = 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * step / stage.steps))
     return min(1.0, (step + 1) / rise) * fall
+
+
+def memory(stage: StageConfig, step: int) -> float:
+    """Of the running mean after so many steps: early on it must not remember the initial weights."""
+    return min(stage.ema, (1 + step) / (10 + step))
 
 
 class _Batch(NamedTuple):
@@ -605,8 +610,7 @@ class _Run:
         if gates is not None:
             gates.limit()
         self.step += 1
-        # Early on the running mean must not remember the initial weights.
-        keep = min(stage.ema, (1 + self.step) / (10 + self.step))
+        keep = memory(stage, self.step)
         with torch.no_grad():
             for name, value in self._parameters.items():
                 self._ema[name].lerp_(value, 1.0 - keep)
@@ -701,8 +705,8 @@ class _Run:
 
     def _set_learning_rates(self) -> None:
         # The mask keeps its pace: with a falling rate an undecided candidate would stay undecided.
-        pace = _pace(self._stage, self.step)
-        self._optimiser.param_groups[0]["lr"] = self._stage.learning_rate * pace
+        rate = self._stage.learning_rate * pace(self._stage, self.step)
+        self._optimiser.param_groups[0]["lr"] = rate
 
     # -- measuring -------------------------------------------------------------------------------
 

@@ -102,7 +102,8 @@ def test_in_a_long_task_each_stage_can_do_with_its_own_points(tmp_path, one_thre
         select=SelectionConfig().select.model_copy(
             update={"steps": 500, "batch": 64, "members": 4, "folds": 2, "learning_rate": 3e-3}
         ),
-        choice=ChoiceConfig(measure=measure),
+        # After so few steps gates are less decided than after those of the default.
+        choice=ChoiceConfig(measure=measure, stable_min=0.6),
     )
     rows = with_stages(task_of(made, "long"), config, [2], tmp_path, lambda fraction, detail: None)["rows"]
     by_sets = {row["sets"]: row for row in rows}
@@ -112,7 +113,7 @@ def test_in_a_long_task_each_stage_can_do_with_its_own_points(tmp_path, one_thre
     assert one["points_in_use"] == 8.0
     assert taken["points_in_use"] <= 4.5
     assert taken["held_out_error"] <= 1.05 * one["held_out_error"]
-    assert gated["points_in_use"] <= 6.5
+    assert gated["points_in_use"] <= 4.5
     assert gated["held_out_error"] < one["held_out_error"]
 
 

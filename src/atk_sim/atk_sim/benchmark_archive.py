@@ -17,39 +17,49 @@ import shutil
 from pathlib import Path
 
 from atk_perception.keypoint_set import KeypointSet, KeypointSetError
-from atk_policy.json_lines import append_json_line, read_json_lines
+from atk_policy.json_lines import read_json_lines
 from atk_sim.benchmark_cell import EPISODES, LEARNT
+from atk_sim.benchmark_rows import VIEWPOINT, Row, by_cell
 from atk_sim.demo import FIRST_REPORT_SEED
+from atk_sim.film import video_file
 
 POINTS = "points.json"
-EPISODES_STEM = Path(EPISODES).stem
-ALL_VIDEOS_OF = "atk"  # of every other method one failure is shown
 
 
-def archive_cells(output: Path, archive: Path) -> None:
-    """Keep every cell of `output`; one that is in `archive` already is replaced, all others in it stay."""
+def archive_cells(output: Path, rows: list[Row], archive: Path) -> None:
+    """Keep every cell of `output`, whose episodes are `rows`; one that is in `archive` already is replaced, all others in it stay."""
     for folder in sorted(path.parent for path in output.glob(f"*/*/seed_*/{LEARNT}")):
-        place = folder.relative_to(output)
-        partial = archive / place.with_name(f"{place.name}.partial")
+        place = archive / folder.relative_to(output)
+        episodes = _report_episodes(folder)
+        if not episodes:
+            continue
+        partial = place.with_name(f"{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        if _keep_episodes(folder, partial):
-            _keep_points(folder, partial)
-            shutil.copyfile(folder / LEARNT, partial / LEARNT)
-            shutil.rmtree(archive / place, ignore_errors=True)
-            partial.rename(archive / place)
-    for method in {path.parent for path in output.glob("*/*/seed_*")}:
-        _keep_videos(method, archive / method.relative_to(output))
+        partial.mkdir(parents=True)
+        for name, lines in episodes.items():
+            (partial / name).write_text(lines)
+        _keep_points(folder, partial)
+        shutil.copyfile(folder / LEARNT, partial / LEARNT)
+        shutil.rmtree(place, ignore_errors=True)
+        partial.rename(place)
+    _keep_videos(output, rows, archive)
 
 
-def _keep_episodes(folder: Path, to: Path) -> bool:
-    kept = False
-    for file in folder.glob(f"{EPISODES_STEM}*.jsonl"):
-        for row in read_json_lines(file):
-            if row["seed"] >= FIRST_REPORT_SEED:
-                to.mkdir(parents=True, exist_ok=True)
-                append_json_line(to / file.name, row)
-                kept = True
-    return kept
+def videos_named(root: Path, task: str, method: str, name: str) -> list[Path]:
+    """The videos of that name of a row's method, by training seed; `root` is an output folder or an archive."""
+    plain, _, viewpoint = method.partition(VIEWPOINT)
+    videos = f"videos_{viewpoint}" if viewpoint else "videos"
+    return sorted((root / task / plain).glob(f"seed_*/{videos}/{name}"))
+
+
+def _report_episodes(folder: Path) -> dict[str, str]:
+    """JSON lines of the episodes on report seeds, by the name of their file; no file without any."""
+    found = {}
+    for file in folder.glob(f"{Path(EPISODES).stem}*.jsonl"):
+        rows = [row for row in read_json_lines(file) if row["seed"] >= FIRST_REPORT_SEED]
+        if rows:
+            found[file.name] = "".join(json.dumps(row) + "\n" for row in rows)
+    return found
 
 
 def _keep_points(folder: Path, to: Path) -> None:
@@ -58,18 +68,14 @@ def _keep_points(folder: Path, to: Path) -> None:
         (to / POINTS).write_text(json.dumps({"uv_px": uv_px}) + "\n")
 
 
-def _keep_videos(method: Path, to: Path) -> None:
-    """Of one method on one task, of the first training seed that has a video of that column and outcome."""
-    everything = method.name == ALL_VIDEOS_OF
-    found: dict[Path, Path] = {}
-    for file in sorted(method.glob("seed_*/videos*/*.mp4")):
-        of_failure = file.stem.endswith("_failure")
-        if everything or (of_failure and not found):
-            found.setdefault(Path(file.parent.name, file.name), file)
-    kept = {to / file.relative_to(method): file for file in found.values()}
-    kept = {place: file for place, file in kept.items() if (place.parents[1] / LEARNT).is_file()}
-    for old in set(to.glob("seed_*/videos*/*.mp4")) - set(kept) if kept else ():
-        old.unlink()
-    for place, file in kept.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
+def _keep_videos(output: Path, rows: list[Row], archive: Path) -> None:
+    """All of ATK's, a failure of every other method's, of the first training seed that has one; none that the archive has of another."""
+    for task, method, column in by_cell(rows):
+        everything = method == "atk"
+        for success in (True, False) if everything else (False,):
+            name = video_file(Path(), column, success).name
+            found = videos_named(output, task, method, name)
+            if found and not videos_named(archive, task, method, name if everything else "*"):
+                place = archive / found[0].relative_to(output)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(found[0], place)

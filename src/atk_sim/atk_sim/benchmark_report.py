@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from atk_sim.benchmark_archive import archive_cells
+from atk_sim.benchmark_archive import archive_cells, videos_named
 from atk_sim.benchmark_figures import (
     causes_figure,
     keypoints_figure,
@@ -26,16 +26,7 @@ from atk_sim.benchmark_figures import (
     success_figure,
 )
 from atk_sim.benchmark_keypoints import ChosenPoints, chosen_points
-from atk_sim.benchmark_rows import (
-    VIEWPOINT,
-    NoEpisodesError,
-    Row,
-    by_cell,
-    load_rows,
-    rate_of,
-    results,
-    write_entries,
-)
+from atk_sim.benchmark_rows import NoEpisodesError, Row, by_cell, load_rows, rate_of, results, write_entries
 from atk_sim.disturbances import DISTURBANCES
 from atk_sim.film import video_file
 from atk_sim.methods.vision import DIFFERENCES
@@ -176,18 +167,14 @@ def keypoint_table(chosen: dict[str, ChosenPoints]) -> list[str]:
 def video_links(archive: Path, rows: list[Row]) -> str:
     """A section of README.md, which lies beside `archive`, with a link to every video of these rows' methods."""
     lines = []
-    for task, method in dict.fromkeys(key[:2] for key in by_cell(rows)):
-        name, _, viewpoint = method.partition(VIEWPOINT)
-        stem = "videos" + (f"_{viewpoint}" if viewpoint else "")
-        found = {file.stem: file for file in sorted((archive / task / name).glob(f"seed_*/{stem}/*.mp4"))}
-        columns = dict.fromkeys(row.column for row in rows)
-        ordered = [
-            video_file(Path(), column, success).stem for column in columns for success in (True, False)
-        ]
+    cells = by_cell(rows)
+    columns = dict.fromkeys(key[2] for key in cells)
+    for task, method in dict.fromkeys(key[:2] for key in cells):
         links = [
-            f"[{stem.replace('_', ' ')}]({found[stem].relative_to(archive.parent)})"
-            for stem in ordered
-            if stem in found
+            f"[{file.stem.replace('_', ' ')}]({file.relative_to(archive.parent)})"
+            for column in columns
+            for success in (True, False)
+            for file in videos_named(archive, task, method, video_file(Path(), column, success).name)[:1]
         ]
         if links:
             lines.append(f"- {task}, {method}: {', '.join(links)}")
@@ -207,10 +194,10 @@ def write_benchmark_report(
         NoEpisodesError, LearntError: see `load_rows`.
     """
     archive = folder / CELLS
+    driven = load_rows(output)  # before anything is replaced
     if not keep:
-        load_rows(output)  # before anything is replaced
         shutil.rmtree(archive, ignore_errors=True)
-    archive_cells(output, archive)
+    archive_cells(output, driven, archive)
     rows = load_rows(archive)
     for old in folder.glob("*.png"):
         old.unlink()

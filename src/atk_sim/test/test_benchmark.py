@@ -301,13 +301,17 @@ def test_the_report_brings_all_videos_of_atk_and_a_failure_of_every_other_method
             film.keep_first(each.videos, column, False)
     folder = tmp_path / "report"
     benchmark_report.write_benchmark_report(tmp_path, folder, "make benchmark")
+    stale = folder / "cells" / "sushi" / "atk" / "seed_9" / "videos" / "of_an_older_report.mp4"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"")
+    benchmark_report.write_benchmark_report(tmp_path, folder, "make benchmark")
     outcomes = {
         f"atk/seed_0/videos/{column}_{o}.mp4" for column in ("RP", "Light") for o in ("success", "failure")
     }
     shown = {str(path.relative_to(folder / "cells" / "sushi")) for path in folder.rglob("*.mp4")}
-    # Of another method whichever comes first: columns in the order of their names.
-    assert shown == outcomes | {"rgb/seed_0/videos/Light_failure.mp4"}
+    assert shown == outcomes | {"rgb/seed_0/videos/RP_failure.mp4"}
     text = (folder / "README.md").read_text()
+    assert "[RP failure](cells/sushi/rgb/seed_0/videos/RP_failure.mp4)" in text
     assert "[RP failure](cells/sushi/atk/seed_0/videos/RP_failure.mp4)" in text
     linked = {part.split(")")[0] for part in text.split("](")[1:]}
     assert all((folder / link).is_file() for link in linked)
@@ -332,8 +336,9 @@ def test_a_report_that_is_kept_grows_by_what_was_driven_elsewhere(cell, tmp_path
     # Without, the report is of what was driven, to the byte.
     benchmark_report.write_benchmark_report(here.output, folder, "make benchmark")
     assert (folder / "results.json").read_bytes() == first
-    with pytest.raises(NoEpisodesError):
-        benchmark_report.write_benchmark_report(tmp_path / "nothing", folder, "make benchmark")
+    for keep in (False, True):
+        with pytest.raises(NoEpisodesError):
+            benchmark_report.write_benchmark_report(tmp_path / "nothing", folder, "make benchmark", keep=keep)
     assert load_rows(folder / "cells"), "nothing is lost"
 
 

@@ -6,7 +6,6 @@ those of the same settings. What differs is in `vision.DIFFERENCES`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atk_policy.checkpoint import load_checkpoint, save_checkpoint
-from atk_policy.distillation import StageConfig, TrainingData, chunk_weights
+from atk_policy.distillation import TrainingData, chunk_weights, memory, pace
 from atk_policy.policies import make_policy
 from atk_policy.policies.protocol import Noise, Policy, PolicyInput
 from atk_policy.selection import SelectionConfig
@@ -26,18 +25,6 @@ from atk_sim.methods.modalities import FEATURES, Modality
 
 POINTS = FEATURES // 2  # that the features stand for: a pair each, where the policy expects pixels
 SAVE_EVERY = 100  # steps
-
-
-def pace(stage: StageConfig, step: int) -> float:
-    """Of the learning rate in the step after so many: cosine to a twentieth, after a short linear rise."""
-    rise = 0.03 * stage.steps
-    fall = 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * step / stage.steps))
-    return min(1.0, (step + 1) / rise) * fall
-
-
-def memory(stage: StageConfig, step: int) -> float:
-    """Of the running mean after so many steps: early on it must not remember the initial weights."""
-    return min(stage.ema, (1 + step) / (10 + step))
 
 
 class VisionPolicy(nn.Module):
@@ -166,6 +153,7 @@ class _Run:
         self._optimiser = torch.optim.AdamW(
             self._model.parameters(), stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
         )
+        self._chunk_weights = chunk_weights(settings.policy.horizon, stage.chunk_decay)
         self._batch = min(stage.batch, modality.batch_max or stage.batch)
         augmentation = settings.augmentation
         self._noise = torch.full((joints + 1,), augmentation.joint_noise_rad)
@@ -186,7 +174,7 @@ class _Run:
             noise = Noise(chunk, torch.rand(self._batch, generator=generator))
         seen = self._model.seen(self._modality.augment(views, generator), robot)
         likelihood = policy.negative_log_likelihood(seen, action, noise)
-        loss = (likelihood @ chunk_weights(policy.horizon, stage.chunk_decay)).mean()
+        loss = (likelihood @ self._chunk_weights).mean()
         for group in self._optimiser.param_groups:
             group["lr"] = stage.learning_rate * pace(stage, self.step)
         self._optimiser.zero_grad(set_to_none=True)
