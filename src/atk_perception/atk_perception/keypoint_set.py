@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 import yaml
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from atk_perception.camera_calibration import CameraCalibration, CameraCalibrationError
 from atk_perception.correspondence.protocol import Template
+from atk_perception.part_placement import RigidParts
 from atk_perception.viewpoint import PlacedCamera
 
 FORMAT_VERSION = 1
@@ -34,6 +35,7 @@ class _KeypointEntry(BaseModel):
     model_config = ConfigDict(extra="forbid")
     id: Annotated[int, Field(ge=0, lt=2**32)]
     uv_px: tuple[float, float]
+    part: Annotated[int, Field(ge=0)] | None = None
 
 
 class _KeypointFile(BaseModel):
@@ -48,6 +50,33 @@ class _KeypointFile(BaseModel):
     template: str = "template.png"
     chosen: dict[str, Any] = {}
     keypoints: Annotated[list[_KeypointEntry], Field(min_length=1)]
+    companions: dict[Annotated[int, Field(ge=0)], list[tuple[float, float]]] = {}  # by part
+
+    @model_validator(mode="after")
+    def _parts_of_all(self) -> _KeypointFile:
+        known = {entry.part for entry in self.keypoints if entry.part is not None}
+        if known and any(entry.part is None for entry in self.keypoints):
+            raise ValueError(
+                "some keypoints have a 'part' and others have none; give it to all of them or to none"
+            )
+        if unknown := set(self.companions) - known:
+            raise ValueError(
+                f"companions of part {min(unknown)}, which no keypoint is of; the parts are {sorted(known)}"
+            )
+        return self
+
+    @property
+    def rigid(self) -> RigidParts | None:
+        """Where the entries tell of parts."""
+        if self.keypoints[0].part is None:
+            return None
+        numbers = [part for part, points in self.companions.items() for _ in points]
+        places = [uv for points in self.companions.values() for uv in points]
+        return RigidParts(
+            np.array([entry.part for entry in self.keypoints], np.int64),
+            np.array(places, np.float32).reshape(-1, 2),
+            np.array(numbers, np.int64),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +91,7 @@ class KeypointSet:
         template_rgb: (H, W, 3) uint8.
         chosen: how the points were chosen (strategy, seed, selection settings): plain YAML values, for people.
         calibration: of the camera that took the template, when it did; None where it is not known.
+        rigid: which points move in one piece, as the demonstrations showed; None where it is not known.
 
     Raises:
         KeypointSetError: shapes disagree, an id appears twice, or a point lies outside the template.
@@ -74,6 +104,7 @@ class KeypointSet:
     template_rgb: NDArray[np.uint8]
     chosen: dict[str, Any] = field(default_factory=dict)
     calibration: CameraCalibration | None = None
+    rigid: RigidParts | None = None
 
     def __post_init__(self) -> None:
         ids, uv_px, template_rgb = self.ids, self.uv_px, self.template_rgb
@@ -91,13 +122,29 @@ class KeypointSet:
             repeated = values[counts > 1].tolist()
             raise KeypointSetError(f"keypoint set '{self.name}': ids appear more than once: {repeated}")
         size = (self.image_width, self.image_height)
-        outside = ~np.all(
-            (uv_px >= -0.5) & (uv_px <= np.array(size, np.float32) - 0.5), axis=1
-        )  # also catches NaN
+        outside = _outside(uv_px, size)
         if outside.any():
             raise KeypointSetError(
                 f"keypoint set '{self.name}': {outside.sum()} points lie outside the {size[0]}x{size[1]} template, "
                 f"the first is id {ids[outside][0]} at {uv_px[outside][0].tolist()}"
+            )
+        if self.rigid is not None:
+            self._check(self.rigid, size)
+
+    def _check(self, rigid: RigidParts, size: tuple[int, int]) -> None:
+        if rigid.of_points.shape != self.ids.shape or rigid.companions_px.shape != (
+            len(rigid.of_companions),
+            2,
+        ):
+            raise KeypointSetError(
+                f"keypoint set '{self.name}': of_points must have shape ({len(self)},) and companions_px "
+                f"({len(rigid.of_companions)}, 2), got {rigid.of_points.shape} and {rigid.companions_px.shape}"
+            )
+        outside = _outside(rigid.companions_px, size)
+        if outside.any():
+            raise KeypointSetError(
+                f"keypoint set '{self.name}': {outside.sum()} companions lie outside the {size[0]}x{size[1]} template, "
+                f"the first is at {rigid.companions_px[outside][0].tolist()}"
             )
 
     @classmethod
@@ -111,6 +158,7 @@ class KeypointSet:
         ids: ArrayLike | None = None,
         chosen: dict[str, Any] | None = None,
         calibration: CameraCalibration | None = None,
+        rigid: RigidParts | None = None,
     ) -> KeypointSet:
         """A set from anything array-like; ids default to 0..N-1."""
         points = np.asarray(uv_px, np.float32).reshape(-1, 2)
@@ -123,6 +171,7 @@ class KeypointSet:
             np.asarray(template_rgb),
             dict(chosen or {}),
             calibration,
+            rigid,
         )
 
     @property
@@ -174,6 +223,7 @@ class KeypointSet:
             self,
             ids=self.ids[keep],
             uv_px=self.uv_px[keep],
+            rigid=None if self.rigid is None else self.rigid.subset(keep),
             chosen=self.chosen if chosen is None else dict(chosen),
         )
 
@@ -181,6 +231,8 @@ class KeypointSet:
         """Write keypoints.yaml, template.png and, where it is known, calibration.yaml into `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        rigid = self.rigid
+        parts = [None] * len(self) if rigid is None else rigid.of_points.tolist()
         content = _KeypointFile(
             format_version=FORMAT_VERSION,
             name=self.name,
@@ -189,15 +241,19 @@ class KeypointSet:
             image_height=self.image_height,
             chosen=self.chosen,
             keypoints=[
-                _KeypointEntry(id=int(i), uv_px=(float(u), float(v)))
-                for i, (u, v) in zip(self.ids, self.uv_px, strict=True)
+                _KeypointEntry(id=int(i), uv_px=(float(u), float(v)), part=part)
+                for i, (u, v), part in zip(self.ids, self.uv_px, parts, strict=True)
             ],
+            companions={} if rigid is None else rigid.companions(),
         )
         template_path = folder / content.template
         if not cv2.imwrite(str(template_path), cv2.cvtColor(self.template_rgb, cv2.COLOR_RGB2BGR)):
             raise OSError(f"could not write {template_path}")
         text = yaml.safe_dump(
-            content.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110
+            content.model_dump(mode="json", exclude_none=True),
+            sort_keys=False,
+            default_flow_style=None,
+            width=110,
         )
         (folder / KEYPOINTS_FILE).write_text(text)
         if self.calibration is not None:
@@ -256,4 +312,11 @@ class KeypointSet:
             ids=[entry.id for entry in parsed.keypoints],
             chosen=parsed.chosen,
             calibration=calibration,
+            rigid=parsed.rigid,
         )
+
+
+def _outside(uv_px: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(N,) which points are not in an image of (width, height); NaN is not."""
+    inside = (uv_px >= -0.5) & (uv_px <= np.array(size, np.float32) - 0.5)
+    return np.asarray(~inside.all(axis=1), np.bool_)

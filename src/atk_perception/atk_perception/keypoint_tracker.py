@@ -41,7 +41,10 @@ class KeypointTrackerParameters:
     Attributes:
         transfer: when a transfer is believed.
         lost_visible_fraction: with a smaller share of the points found at transfer visible, the set counts as lost.
-        lost_after_frames: for so many frames in a row; an arm that sweeps past the camera is not a loss.
+        lost_after_frames: for so many frames in a row: a hand hides what it works on for a second or two, and an arm that
+            held for that would hide it for ever.
+        blind_after_frames: with no point visible it counts as lost after so many: what carries hidden points along is
+            gone too, and the arm holds anyway.
         retry_every_frames: while lost or failed, transfer is tried on every so manieth frame: it takes as long as
             several frames, and a scene that just failed will fail on the next frame too.
         refinding: of points that stay hidden while others are seen; None leaves them to the tracker.
@@ -51,7 +54,8 @@ class KeypointTrackerParameters:
 
     transfer: TransferParameters = field(default_factory=TransferParameters)
     lost_visible_fraction: float = 0.15
-    lost_after_frames: int = 10
+    lost_after_frames: int = 40
+    blind_after_frames: int = 10
     retry_every_frames: int = 5
     refinding: RefindingParameters | None = field(default_factory=RefindingParameters)
     clock_jump_s: float = 0.5
@@ -115,7 +119,8 @@ class KeypointTracker:
         self._matcher = matcher
         refinding = self.parameters.refinding
         self._tracker: Tracker[Any] = tracker if refinding is None else Refinding(tracker, refinding)
-        self._template = keypoint_set.template
+        self._template, rigid = keypoint_set.template, keypoint_set.rigid
+        self._transferred = self._template if rigid is None else rigid.with_companions(self._template)
         self.reset()
 
     def reset(self) -> None:
@@ -124,7 +129,7 @@ class KeypointTracker:
         self._reason = "no image yet"
         self._tracking: Any = None
         self._found_at_transfer = 0
-        self._frames_unseen = 0
+        self._frames_unseen = self._frames_blind = 0
         self._frames_until_retry = 0
         self._last_stamp_ns: int | None = None
         self._last_image: NDArray[np.uint8] | None = None
@@ -227,10 +232,15 @@ class KeypointTracker:
         seen = int(tracks.visible.sum())
         needed = max(1, int(np.ceil(parameters.lost_visible_fraction * self._found_at_transfer)))
         self._frames_unseen = 0 if seen >= needed else self._frames_unseen + 1
+        self._frames_blind = 0 if seen else self._frames_blind + 1
+        gone = (
+            self._frames_unseen >= parameters.lost_after_frames
+            or self._frames_blind >= parameters.blind_after_frames
+        )
         if self._frames_unseen == 0:
             self._state = TrackerState.TRACKING
             self._reason = f"{seen} of {len(tracks.visible)} keypoints visible"
-        elif self._frames_unseen >= parameters.lost_after_frames:
+        elif gone:
             if self._state is not TrackerState.LOST:
                 self._frames_until_retry = 0
             self._state = TrackerState.LOST
@@ -247,7 +257,8 @@ class KeypointTracker:
 
     def _transfer(self, stamp_ns: int, frame_rgb: NDArray[np.uint8]) -> KeypointObservation:
         self._frames_until_retry = self.parameters.retry_every_frames - 1
-        outcome = transfer(self._matcher, self._template, frame_rgb, self.parameters.transfer)
+        parameters, rigid = self.parameters.transfer, self.keypoint_set.rigid
+        outcome = transfer(self._matcher, self._transferred, frame_rgb, parameters, rigid)
         if not outcome.accepted:
             # A set that was tracked before stays lost: its last positions are still the best guess.
             failed = self._tracking is None
@@ -259,7 +270,7 @@ class KeypointTracker:
     def _start(self, stamp_ns: int, frame_rgb: NDArray[np.uint8], outcome: Transfer) -> KeypointObservation:
         self._tracking = self._tracker.start(self._template, frame_rgb, outcome.matches)
         self._found_at_transfer = int(outcome.found.sum())
-        self._frames_unseen = 0
+        self._frames_unseen = self._frames_blind = 0
         self._state = TrackerState.TRACKING
         self._reason = outcome.reason
         self._uv_px = outcome.matches.uv_px

@@ -194,6 +194,31 @@ def test_a_lost_set_is_transferred_again(make_scene):
     assert seen[-1].visible.mean() > 0.8
 
 
+def test_a_set_behind_a_hand_is_not_lost_as_long_as_one_point_is_seen(make_scene, pose):
+    """An arm that holds because its hand hides the object hides it for ever."""
+    scene = make_scene(seed=5)
+    template = scene.template()
+    tracker = new_tracker(template)
+    tracker.update(0, scene.render())
+    truth = scene.truth(template, scene.home)
+    outermost = int(np.argmax(truth[:, 0]))
+    hand = (
+        0,
+        0,
+        float(np.sort(truth[:, 0])[-2]) + 4,
+        480,
+    )  # all but the rightmost point and what is around it
+    seen = [tracker.update((1 + k) * PERIOD_NS, scene.render(occluder=hand)) for k in range(60)]
+    few = np.array([0 < s.visible.sum() < 0.15 * len(template) for s in seen])
+    assert few[:30].all(), "the scene does not show what it is meant to"
+    assert few[0]
+    assert seen[0].visible[outermost]
+    states = [s.tracker_state for s in seen]
+    lost_after = tracker.parameters.lost_after_frames
+    assert set(states[: lost_after - 1]) == {TrackerState.TRACKING}
+    assert TrackerState.LOST in states[lost_after - 1 :]
+
+
 def test_an_image_of_another_size_is_rescaled_or_refused(make_scene):
     scene = make_scene(seed=6)
     template = scene.template()

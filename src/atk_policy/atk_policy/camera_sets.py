@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.keypoint_set import KeypointSet
+from atk_perception.part_placement import RigidParts
 
 # Wider than any neighbourhood: rigid parts are looked for within 90 px, whole clusters are disturbed within 40.
 GAP_PX = 200
@@ -59,15 +60,31 @@ def kept_of_each(
     ids: NDArray[np.int64],
     retention: Mapping[int, float],
     chosen: dict[str, Any],
+    parts: Mapping[int, int],
 ) -> list[KeypointSet]:
     """The points with these ids, by camera; a camera without one is left out.
 
     Args:
         retention: by id, and `chosen`: how they were chosen, noted in each set.
+        parts: number of the rigid part by id, of the kept points and of their companions.
     """
     kept = [(points, np.intersect1d(points.ids, ids)) for points in sets]
     return [
-        points.subset(mine, chosen={**chosen, "retention": {int(i): retention[int(i)] for i in mine}})
+        replace(
+            points.subset(mine, chosen={**chosen, "retention": {int(i): retention[int(i)] for i in mine}}),
+            rigid=_rigid(points, mine, parts),
+        )
         for points, mine in kept
         if len(mine)
     ]
+
+
+def _rigid(points: KeypointSet, kept: NDArray[np.int64], parts: Mapping[int, int]) -> RigidParts:
+    """Those of one camera; companions by part, as they are written to the file."""
+    along = sorted((parts[i], i) for i in set(points.ids.tolist()) - set(kept.tolist()) if i in parts)
+    rows = {i: row for row, i in enumerate(points.ids.tolist())}
+    return RigidParts(
+        np.array([parts[i] for i in kept.tolist()], np.int64),
+        points.uv_px[[rows[i] for _, i in along]],
+        np.array([part for part, _ in along], np.int64),
+    )

@@ -384,7 +384,9 @@ def _content_key(
         told = [points.calibration.dump() for points in candidates if points.calibration is not None]
         digest.update("".join([tracking.viewpoint, robot.dump(), *told]).encode())
     for points in candidates:
-        for array in (points.uv_px, points.template_rgb):
+        rigid = points.rigid
+        along = () if rigid is None else (rigid.numbers, rigid.companions_px)
+        for array in (points.uv_px, points.template_rgb, *along):
             digest.update(f"{points.camera_name}{array.shape};".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     for file in sorted(p for p in bag.iterdir() if p.suffix in (".mcap", ".db3", ".zstd")):

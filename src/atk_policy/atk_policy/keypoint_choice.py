@@ -36,7 +36,7 @@ from atk_policy.distillation import (
     distill,
 )
 from atk_policy.penalty import PenaltyConfig
-from atk_policy.rigid_parts import rigid_parts, rigid_share
+from atk_policy.rigid_parts import consistency, rigid_parts, rigid_share
 from atk_policy.stability import (
     SEEN_MIN,
     near_duplicates,
@@ -51,6 +51,9 @@ Bools = npt.NDArray[np.bool_]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
+# A point in the wrong place says something wrong, one that is out of sight says nothing: one that is astray in a tenth of the
+# demonstrations counts like one that is seen in 0.9 ** 8 = 0.43 of the frames.
+WRONG_WEIGHS = 8
 SIGHT_FRAMES = 4_096  # in which it is looked who is in sight
 AUTOMATIC = StageConfig(steps=800, batch=128, members=8, folds=4, learning_rate=2e-3, warm_up=0.25)
 # method.md: gates, objective and alpha as published; the pace is ours (see distillation.py).
@@ -99,6 +102,7 @@ class Choice:
         keep: (C,) the set.
         retention: (C,) how much of the path a point or a near-duplicate survives, mean over members; published:
             the probability that it is kept.
+        worth: (C,) in [0, 1], by which points of one part are preferred: trackability, and how rarely they are on the wrong part.
         parts: (C,) number of the rigid part. part_retention: (C,) `retention` of that part.
         path: the sets that were measured, as indices of candidates. path_errors: (G, F) of them.
         full_errors: (F,) with all candidates.
@@ -115,6 +119,7 @@ class Choice:
 
     keep: Bools
     retention: Floats
+    worth: Floats
     parts: npt.NDArray[np.int64]
     part_retention: Floats
     path: list[list[int]]
@@ -161,7 +166,9 @@ def choose_keypoints(
     def file(name: str) -> Path | None:
         return None if checkpoints is None else checkpoints / f"{name}.safetensors"
 
-    parts = rigid_parts(rigid_share(train, template_uv_px))
+    share = rigid_share(train, template_uv_px)
+    parts = rigid_parts(share)
+    worth = trackability * consistency(share, parts) ** WRONG_WEIGHS
 
     def errors(sets: list[list[int]], name: str, begin: float, end: float) -> Floats:
         rows = np.zeros((len(sets), len(parts)), np.bool_)
@@ -182,7 +189,7 @@ def choose_keypoints(
 
     if config.objective == "all":
         start("measure")
-        return _all(parts, errors([list(range(len(parts)))], "full", 0.0, 1.0))
+        return _all(worth, parts, errors([list(range(len(parts)))], "full", 0.0, 1.0))
 
     start("select")
     outcome = distill(
@@ -211,7 +218,7 @@ def choose_keypoints(
         gates = np.array(outcome.history.retention)[prices]
 
         def path_of(members: slice) -> tuple[list[list[int]], Floats, Floats]:
-            return _path(gates[:, members], labels, template_uv_px, trackability, config)
+            return _path(gates[:, members], labels, template_uv_px, worth, config)
 
         path, retention, part_retention = path_of(slice(None))
         rounds = [path_of(slice(k, k + stage.folds))[0] for k in range(0, stage.members, stage.folds)]
@@ -237,7 +244,7 @@ def choose_keypoints(
             part := part_in_sight(kept, visible, labels)
         ) is not None:
             count = min(config.part_points, room)
-            more = kept + points_of_part(part, labels, trackability, template_uv_px, count)
+            more = kept + points_of_part(part, labels, worth, template_uv_px, count)
             error = float(errors([more], f"in_sight_{len(more)}", 0.5, 0.55).mean())
             if error > limit:  # what stays in sight, but says the wrong thing, does more harm than good
                 break
@@ -258,6 +265,7 @@ def choose_keypoints(
     return Choice(
         np.isin(np.arange(len(parts)), kept),
         retention,
+        worth,
         labels,
         part_retention,
         path,
@@ -273,13 +281,14 @@ def choose_keypoints(
     )
 
 
-def _all(parts: npt.NDArray[np.int64], errors: Floats) -> Choice:
+def _all(worth: Floats, parts: npt.NDArray[np.int64], errors: Floats) -> Choice:
     """Every candidate, `errors` (1, F); nothing was chosen, so there is nothing to tell of a choice."""
     everything = list(range(len(parts)))
     kept = np.ones(len(parts))
     return Choice(
         kept.astype(bool),
         kept,
+        worth,
         parts,
         kept,
         [everything],

@@ -57,6 +57,7 @@ from atk_policy.memory_meter import MemoryMeter
 from atk_policy.policies import DEFAULT_POLICY, make_policy
 from atk_policy.report import write_report
 from atk_policy.run_folder import REPORT_FOLDER, PolicyFile, RunFolder, SeenSet, check_execution_horizon
+from atk_policy.stability import companions_of_part
 from atk_policy.stored_rows import discard
 from atk_policy.training_log import LogConfig, TrainingLog, check_log
 
@@ -281,7 +282,11 @@ def select_keypoints(
 
         def sets_of(found: ChosenSet) -> list[KeypointSet]:
             return kept_of_each(
-                proposed, candidates.ids[found.keep], found.retention_by_id(candidates), chosen
+                proposed,
+                candidates.ids[found.keep],
+                found.retention_by_id(candidates),
+                chosen,
+                found.parts_by_id(candidates),
             )
 
         def retrack(found: ChosenSet) -> Sequence[Demonstration]:
@@ -446,6 +451,17 @@ class ChosenSet:
         """Of the kept points."""
         ids = candidates.ids[self.keep].tolist()
         return dict(zip(ids, self.choice.retention[self.choice.keep].round(3).tolist(), strict=True))
+
+    def parts_by_id(self, candidates: KeypointSet) -> dict[int, int]:
+        """Number of the rigid part of the kept points, and of the companions that are transferred along with them."""
+        choice, ids, uv_px = self.choice, candidates.ids[self.trackable], candidates.uv_px[self.trackable]
+        kept, parts = np.flatnonzero(choice.keep), choice.parts
+        numbers = {int(ids[i]): int(parts[i]) for i in kept}
+        for part in np.unique(parts[kept]).tolist():
+            mine = [int(i) for i in kept if parts[i] == part]
+            along = companions_of_part(mine, np.flatnonzero(parts == part), choice.worth, uv_px)
+            numbers |= {int(ids[i]): part for i in along}
+        return numbers
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ BLIND_SHARE = 0.05
 # gets into their windows.
 SIDES = np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
 SIDE_SHARE = 0.8
+# Companions of a part: this many say where it is, and more that are nearer to each other than this say the same again.
+COMPANIONS, COMPANION_SPACING_PX = 24, 40.0
 IN_SIGHT_SHARE = 0.5  # of the frames in which a set is blind, that a part must be seen in to be of help
 
 
@@ -100,3 +102,27 @@ def points_of_part(
         value = trackability[left] * np.exp(-0.5 * (offset_px / SPACING_PX) ** 2)
         taken.append(left.pop(int(np.argmax(value))))
     return taken
+
+
+def companions_of_part(
+    kept: list[int], members: npt.NDArray[np.int64], worth: Floats, template_uv_px: npt.NDArray[np.float32]
+) -> list[int]:
+    """At most COMPANIONS further points of a rigid part, spread over it: they are transferred along (part_placement.py).
+
+    Args:
+        kept: those of its points that are in the set. members: all of its points.
+        worth: (C,) in [0, 1], whom to prefer. template_uv_px: (C, 2).
+    """
+    left = [i for i in members.tolist() if i not in kept]
+    away_px = np.full(len(worth), COMPANION_SPACING_PX)
+
+    def taken(point: int) -> None:
+        np.minimum(away_px, np.linalg.norm(template_uv_px - template_uv_px[point], axis=1), out=away_px)
+
+    for point in kept:
+        taken(point)
+    companions: list[int] = []
+    while left and len(companions) < COMPANIONS:
+        companions.append(left.pop(int(np.argmax((worth * away_px)[left]))))
+        taken(companions[-1])
+    return companions

@@ -10,6 +10,7 @@ from run_folders import ROBOT, TWO_CAMERAS
 from synthetic_demonstrations import FLICKER, OBJECT, make_demonstrations
 
 from atk_perception.keypoint_set import KeypointSet
+from atk_perception.part_placement import RigidParts
 from atk_policy import demonstrations as module
 from atk_policy.demonstrations import (
     Demonstration,
@@ -70,6 +71,7 @@ def test_the_key_of_the_cache_changes_with_everything_that_tracks_depend_on(tmp_
     image = np.zeros((48, 64, 3), np.uint8)
     points = KeypointSet.create("set", [[10, 10], [20, 20]], image)
     moved = KeypointSet.create("set", [[10, 10], [20, 21]], image)
+    rigid = RigidParts(np.zeros(2, np.int64), np.array([[30, 30]], np.float32), np.zeros(1, np.int64))
     tracking = Tracking("sift", "template_lk")
     key = module._content_key(bags[0], [points], ROBOT, tracking)
     assert key == module._content_key(bags[1], [points], ROBOT, tracking), "a bag is what it holds"
@@ -85,11 +87,18 @@ def test_the_key_of_the_cache_changes_with_everything_that_tracks_depend_on(tmp_
     others = {
         module._content_key(bags[1], [points], ROBOT, tracking),
         module._content_key(bags[0], [moved], ROBOT, tracking),
+        module._content_key(bags[0], [replace(points, rigid=rigid)], ROBOT, tracking),
+        module._content_key(
+            bags[0],
+            [replace(points, rigid=replace(rigid, of_companions=np.ones(1, np.int64)))],
+            ROBOT,
+            tracking,
+        ),
         module._content_key(bags[0], [points], TWO_CAMERAS, tracking),
         module._content_key(bags[0], [points], ROBOT, Tracking("atk", "template_lk")),
         module._content_key(bags[0], [points], ROBOT, Tracking("sift", "atk")),
     }
-    assert len(others) == 5
+    assert len(others) == 7
     assert key not in others
     assert versions[0] != versions[1]
 

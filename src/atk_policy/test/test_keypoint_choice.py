@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,8 +25,16 @@ from atk_policy.cross_validation import errors_of_sets, knee
 from atk_policy.demonstrations import trackability
 from atk_policy.distillation import PolicyConfig, StageConfig, TrainingData
 from atk_policy.keypoint_choice import AUTOMATIC, Choice, ChoiceConfig, choose_keypoints
-from atk_policy.rigid_parts import rigid_parts, rigid_share
-from atk_policy.stability import near_duplicates, part_in_sight, points_of_part, ranked_parts, survival
+from atk_policy.rigid_parts import consistency, rigid_parts, rigid_share
+from atk_policy.stability import (
+    COMPANIONS,
+    companions_of_part,
+    near_duplicates,
+    part_in_sight,
+    points_of_part,
+    ranked_parts,
+    survival,
+)
 
 DIAGONAL_PX = 800.0
 POLICY = PolicyConfig(horizon=8, sizes={"width": 48, "blocks": 1})
@@ -208,6 +217,48 @@ def test_points_that_move_together_are_one_part_and_a_body_that_moves_otherwise_
 def test_a_chain_of_neighbours_does_not_join_two_parts():
     share = np.array([[1.0, 0.95, 0.1], [0.95, 1.0, 0.85], [0.1, 0.85, 1.0]])
     assert rigid_parts(share).tolist() == [0, 0, 1]
+
+
+def test_a_point_that_is_on_the_wrong_part_in_some_demonstrations_is_told_from_the_rest():
+    demonstrations, kind, template = make_demonstrations(20, 128, seed=1)
+    able = np.isin(kind, [OBJECT, TARGET, STATIC, DISTRACTOR])
+    kind, template = kind[able], template[able]
+    astray, companion = np.flatnonzero(kind == OBJECT)[0], np.flatnonzero(kind == TARGET)[0]
+    data = TrainingData.of(demonstrations, able)
+    assert isinstance(data.uv_px, torch.Tensor)
+    number = data.demonstration()
+    wrong = number % 3 == 0  # moves with the target in a third of the demonstrations
+    uv_px = data.uv_px.clone()
+    offset_px = torch.from_numpy(template[astray] - template[companion])
+    uv_px[wrong, astray] = uv_px[wrong, companion] + offset_px
+    share = rigid_share(replace(data, uv_px=uv_px), template)
+    parts = np.where(kind == OBJECT, 0, np.where(kind == TARGET, 1, np.where(kind == STATIC, 2, 3)))
+    worth = consistency(share, parts)
+    rest = np.delete(worth, astray)
+    assert rest.min() > 0.85
+    assert rest.max() == 1.0
+    assert worth[astray] < 0.8
+
+
+def test_nobody_can_tell_who_is_astray_among_three():
+    share = np.array([[1.0, 0.9, 0.1], [0.9, 1.0, 0.2], [0.1, 0.2, 1.0]])
+    assert consistency(share, np.zeros(3, np.int64)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_companions_are_spread_over_a_part_and_preferred_by_worth():
+    rng = np.random.default_rng(0)
+    uv_px = rng.uniform((200.0, 150.0), (360.0, 270.0), (80, 2)).astype(np.float32)
+    parts, kept = np.repeat([0, 1], [60, 20]), [3, 8]
+    worth = np.ones(80)
+    worth[20:40] = 0.01
+    mine = np.flatnonzero(parts == 0)
+    along = companions_of_part(kept, mine, worth, uv_px)
+    assert len(along) == len(set(along)) == COMPANIONS
+    assert set(along) <= set(mine.tolist()) - set(kept)
+    assert sum(20 <= i < 40 for i in along) < 4
+    assert (np.ptp(uv_px[along], axis=0) > (0.8 * 160, 0.8 * 120)).all()
+    assert companions_of_part([0], np.array([0, 5]), worth, uv_px) == [5]
+    assert companions_of_part([0], np.array([0]), worth, uv_px) == []
 
 
 def test_a_point_survives_when_its_duplicate_does():

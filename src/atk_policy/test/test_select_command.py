@@ -342,6 +342,12 @@ def test_two_cameras_are_chosen_from_together_and_replayed_together(two_camera_b
 
     loaded = RunFolder.load(tmp_path / "run")
     assert loaded.robot == TWO_CAMERAS.seen_by(*run.keypoint_sets)
+    for name, points in run.keypoint_sets.items():
+        rigid, read = points.rigid, loaded.keypoint_sets[name].rigid
+        assert rigid is not None
+        assert read is not None
+        np.testing.assert_array_equal(read.numbers, rigid.numbers)
+        np.testing.assert_array_equal(read.companions_px, rigid.companions_px)
     again = replay(two_camera_bags / "episode_0001", loaded, TWO_CAMERAS)
     assert again.uv_px.shape == (STEPS, len(run.keypoint_ids), 2)
     # What was tracked for training is what replay tracks; the tracks of candidates differ from those of the kept alone.

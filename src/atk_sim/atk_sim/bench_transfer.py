@@ -7,6 +7,9 @@ move (not the robot, nor what the disturbances exchange: table and wall). Every 
 transferred into it, and, with --follow, tracked from there while the scripted expert does the task in front of them. The objects,
 textures and lights are in nobody's training data.
 
+With --sets it is the keypoints that a selection chose, as they are transferred on the robot: parts that the demonstrations have shown
+to move in one piece are placed as a whole (part_placement.py). Beside it, as MATCHER, alone: the same points without that.
+
 Columns are those of the benchmark (RP, RB, +RO, +Light); seeds are those of reports. The last line of standard output is JSON:
 {"transfer": {MATCHER: {COLUMN or TASK: {"pck8", "confident_wrong", "found", "points"}}}, "tracking": {TRACKER: {COLUMN or TASK:
 {"pck8", "oa", "wrong", "points"}}}}, figures between 0 and 1.
@@ -18,7 +21,8 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +32,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from atk_perception.candidates import sample_candidates
-from atk_perception.correspondence.protocol import Matches, Template
+from atk_perception.correspondence.protocol import Matcher, Matches, Template
 from atk_perception.evaluation.run import BENCHED, REFINDING
 from atk_perception.image_codec import RgbImage
+from atk_perception.keypoint_set import KeypointSet, KeypointSetError
+from atk_perception.part_placement import RigidParts
 from atk_perception.public_models import BackendError
 from atk_perception.registry import (
     DEFAULT_MATCHER,
@@ -40,11 +46,14 @@ from atk_perception.registry import (
     make_matcher,
 )
 from atk_perception.robot_description import RobotDescription
+from atk_perception.transfer import TransferParameters, transfer
 from atk_sim.benchmark import FIRST_REPORT_SEED, FIRST_TUNING_SEED
+from atk_sim.benchmark_cell import LEARNT
 from atk_sim.demo import COLUMNS
 from atk_sim.disturbances import TABLE, WALL
 from atk_sim.graph import robot_file
 from atk_sim.ground_truth import AttachedPoints, attach, locate
+from atk_sim.provenance import Learnt, LearntError
 from atk_sim.robots.panda import FINGER_BODIES
 from atk_sim.rollout import CLOTH
 from atk_sim.simulation import Simulation
@@ -59,13 +68,23 @@ TEMPLATE_SEED = 0
 RIGHT_RGB, WRONG_RGB = (40, 200, 80), (230, 50, 40)
 
 
+ALONE = ", alone"
+
+
 @dataclass(frozen=True, eq=False)
 class TaskPoints:
-    """Points on a task's things: the template, and what they are attached to, by name of the body."""
+    """Points on a task's things: the template, what they are attached to, by name of the body, and what moves in one piece."""
 
     template: Template
     attached: AttachedPoints
     names: list[str]
+    rigid: RigidParts | None = None
+
+    def place(self, matcher: Matcher, image: RgbImage) -> Matches:
+        """Where they are in a scene, as the robot would have it."""
+        rigid = self.rigid
+        template = self.template if rigid is None else rigid.with_companions(self.template)
+        return transfer(matcher, template, image, TransferParameters(), rigid).matches
 
 
 @dataclass
@@ -127,6 +146,21 @@ def task_points(simulation: Simulation, task: str, column: str = "RP") -> TaskPo
     )
 
 
+def set_points(simulation: Simulation, task: str, folder: Path) -> TaskPoints:
+    """The keypoints that a benchmark's cell chose.
+
+    Raises:
+        KeypointSetError, LearntError: the folder holds none, or nobody knows which scene its template shows.
+    """
+    points = KeypointSet.load(folder)
+    first = Learnt.load(folder / LEARNT).source.bags[0]  # whose first image the template is
+    simulation.reset(task, "RP", int(first.removeprefix("episode_")))
+    world = simulation.world
+    attached = attach(world, simulation.renderer, points.uv_px.astype(float))
+    names = [world.model.body(int(b)).name if b >= 0 else CLOTH for b in attached.body_ids]
+    return TaskPoints(points.template, attached, names, points.rigid)
+
+
 def _is_thing(world: World, body: int) -> bool:
     """Whether a body is neither scenery nor a part of the robot; cloth (-1) is."""
     model = world.model
@@ -166,7 +200,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """All tasks, columns and seeds; returns the figures of the last line."""
     matchers = {name: make_matcher(name) for name in args.matchers}
     trackers = {name: BENCHED[name].make() for name in args.trackers} if args.follow else {}
-    transfer = {name: Tallies() for name in matchers}
+    placed = {name: Tallies() for name in matchers}
+    if args.sets is not None:
+        placed |= {name + ALONE: Tallies() for name in matchers}
     tracking = {name: Tallies() for name in trackers}
     simulation = Simulation(RobotDescription.load(robot_file("sim_panda")))
     args.output.mkdir(parents=True, exist_ok=True)
@@ -174,20 +210,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     total = len(args.task) * len(COLUMNS) * args.seeds
     with tqdm(total=total, desc="scenes", unit="scene", file=sys.stderr) as bar:
         for task in args.task:
-            points = task_points(simulation, task)
+            if args.sets is None:
+                points = task_points(simulation, task)
+            else:
+                points = set_points(simulation, task, args.sets / task / "atk" / "seed_0")
             pictures: dict[str, list[RgbImage]] = {name: [] for name in matchers}
             for column in COLUMNS:
                 for seed in range(first, first + args.seeds):
                     simulation.reset(task, column, seed)
                     image = simulation.rgb()
                     uv_px, visible, there = truth(simulation, points)
+                    judge = partial(judged, uv_px=uv_px, visible=visible, there=there)
                     for name, matcher in matchers.items():
-                        found = matcher.match(points.template, image)
-                        error_px = np.linalg.norm(found.uv_px - uv_px, axis=1)
-                        sure = found.confidence >= SURE
-                        transfer[name].of(task, column).add(error_px[there], sure[there], visible[there])
+                        found = points.place(matcher, image)
+                        error_px = judge(found, placed[name].of(task, column))
                         if seed == first:
                             pictures[name].append(sheet(image, found, error_px, visible))
+                        if args.sets is not None:
+                            alone = replace(points, rigid=None).place(matcher, image)
+                            judge(alone, placed[name + ALONE].of(task, column))
                     for name, tracker in trackers.items():
                         simulation.reset(task, column, seed)
                         follow(
@@ -204,14 +245,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 cv2.imwrite(str(args.output / f"{task}_{name}.jpg"), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
     simulation.close()
     return {
-        "transfer": {name: _transfer_figures(tallies) for name, tallies in transfer.items()},
+        "transfer": {name: _transfer_figures(tallies) for name, tallies in placed.items()},
         "tracking": {name: _tracking_figures(tallies) for name, tallies in tracking.items()},
     }
 
 
+def judged(
+    found: Matches,
+    tally: Tally,
+    *,
+    uv_px: NDArray[np.float64],
+    visible: NDArray[np.bool_],
+    there: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Count matches against the truth; returns (N,) errors [px]."""
+    error_px: NDArray[np.float64] = np.linalg.norm(found.uv_px - uv_px, axis=1)
+    tally.add(error_px[there], (found.confidence >= SURE)[there], visible[there])
+    return error_px
+
+
 def follow(simulation: Simulation, points: TaskPoints, matcher: Any, tracker: Any, tally: Tally) -> None:
     """One episode of the expert, the points tracked from their transfer on."""
-    state = tracker.start(points.template, simulation.rgb(), matcher.match(points.template, simulation.rgb()))
+    image = simulation.rgb()
+    state = tracker.start(points.template, image, points.place(matcher, image))
     while not simulation.done:
         simulation.step(simulation.expert_command())
         state, tracks = tracker.step(state, simulation.rgb())
@@ -279,6 +335,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--seeds", type=int, default=5, help="scenes per task and column (default: %(default)s)"
     )
+    parser.add_argument(
+        "--sets",
+        type=Path,
+        metavar="FOLDER",
+        help="the keypoints chosen in FOLDER/TASK/atk/seed_0, such as runs/benchmark, in place of points all over the things",
+    )
     parser.add_argument("--follow", action="store_true", help="track through the expert's episode as well")
     parser.add_argument(
         "--tuning",
@@ -293,7 +355,7 @@ def main() -> None:
     args = parse_arguments()
     try:
         figures = run(args)
-    except BackendError as error:
+    except (BackendError, KeypointSetError, LearntError) as error:
         raise SystemExit(f"bench_transfer: {error}") from error
     text = "\n\n".join(table(figures[kind]) for kind in ("transfer", "tracking") if figures[kind])
     (args.output / "table.md").write_text(text + "\n")

@@ -6,7 +6,11 @@ import json
 
 import numpy as np
 
+from atk_perception.keypoint_set import KeypointSet
+from atk_perception.part_placement import RigidParts
 from atk_sim.bench_transfer import Tally, main, task_points, truth
+from atk_sim.benchmark_cell import LEARNT
+from atk_sim.provenance import Learnt, Source
 from atk_sim.simulation import Simulation
 
 
@@ -58,3 +62,47 @@ def test_the_command_writes_tables_and_pictures_and_ends_with_json(tmp_path, cap
     assert refinding["oa"] > alone["oa"]  # what the arm hid, the baseline never says again that it sees
     assert (tmp_path / "clock_button_sift.jpg").stat().st_size > 10_000
     assert "| sift | RP |" in (tmp_path / "table.md").read_text()
+
+
+def test_chosen_sets_are_placed_as_on_the_robot_and_alone(robot, tmp_path, capsys, monkeypatch):
+    """The clock's disc has turned on its dial: what is on the rim is taken for the one or the other, unless parts are known."""
+    simulation = Simulation(robot)
+    points = task_points(simulation, "clock_hand")
+    simulation.close()
+    numbers = np.array([{"clock": 0, "disc": 1}.get(name, -1) for name in points.names])
+    mine, companions = (np.flatnonzero(numbers >= 0)[k::2] for k in (0, 1))
+    uv_px = points.template.uv_px
+    rigid = RigidParts(numbers[mine], uv_px[companions], numbers[companions])
+    folder = tmp_path / "sets" / "clock_hand" / "atk" / "seed_0"
+    KeypointSet.create("clock_hand", uv_px[mine], points.template.image_rgb, rigid=rigid).save(folder)
+    names = ("demonstrations", "robot", "perception", "policy", "simulator")
+    source = Source(
+        task="clock_hand",
+        method="atk",
+        training_seed=0,
+        bags=("episode_0000",),
+        servo_noise=1.0,
+        settings={},
+        libraries={},
+        **dict.fromkeys(names, "0"),
+    )
+    Learnt.beginning(source).save(folder / LEARNT)
+    arguments = [
+        "bench_transfer",
+        "--task",
+        "clock_hand",
+        "--seeds",
+        "3",
+        "--tuning",
+        "--output",
+        str(tmp_path),
+    ]
+    monkeypatch.setattr("sys.argv", [*arguments, "--sets", str(tmp_path / "sets")])
+    main()
+    transfer = json.loads(capsys.readouterr().out.splitlines()[-1])["transfer"]
+    whole, alone = transfer["sift"]["all"], transfer["sift, alone"]["all"]
+    assert whole["points"] == alone["points"] > 500
+    assert whole["pck8"] > 0.97 > alone["pck8"]
+    assert whole["confident_wrong"] < min(
+        0.03, 0.5 * alone["confident_wrong"]
+    )  # the peg stands on some elsewhere
