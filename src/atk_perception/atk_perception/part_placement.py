@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
+from atk_perception.correspondence.verification import identities
 from atk_perception.patches import (
     FINE,
     LEVELS,
@@ -26,6 +27,7 @@ from atk_perception.patches import (
     PatchBank,
     align,
     grey_image,
+    inside,
     make_bank,
     smooth_pyramid,
 )
@@ -100,8 +102,12 @@ def place_parts(
     """
     uv_px, warp, confidence = matches.uv_px.copy(), matches.warp.copy(), matches.confidence.copy()
     scene = smooth_pyramid(grey_image(scene_rgb), LEVELS)
-    same = np.tile(np.eye(2, dtype=np.float32), (len(template), 1, 1))
-    looks = make_bank(smooth_pyramid(grey_image(template.image_rgb), LEVELS), template.uv_px, same, FINE)
+    looks = make_bank(
+        smooth_pyramid(grey_image(template.image_rgb), LEVELS),
+        template.uv_px,
+        identities(len(template)),
+        FINE,
+    )
     found, placed = matches.confidence >= min_confidence, np.zeros(len(template), np.bool_)
     for part in np.unique(parts):
         mine = np.flatnonzero(parts == part)
@@ -166,8 +172,6 @@ def _laid(
     expected_px = template_px @ linear.T + shift_px
     warp = np.tile(linear, (len(template_px), 1, 1))
     aligned = align(looks, scene, expected_px, warp, iterations=5, affine=False)
-    height, width = scene[0].shape
-    inside = np.all((aligned.uv_px >= 0) & (aligned.uv_px <= (width - 1, height - 1)), axis=1)
     near = np.linalg.norm(aligned.uv_px - expected_px, axis=1) <= TOLERANCE_PX
-    ncc = np.where(inside & near, np.maximum(aligned.ncc, 0.0), 0.0)
+    ncc = np.where(inside(aligned.uv_px, scene[0]) & near, np.maximum(aligned.ncc, 0.0), 0.0)
     return _Laid(linear, expected_px, aligned.uv_px, ncc.astype(np.float32))

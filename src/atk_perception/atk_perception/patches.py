@@ -9,6 +9,7 @@ points are aligned at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,6 +74,12 @@ class PatchShape:
 # Where a patch is about, and where exactly; and the levels of the pyramid that they are sampled from.
 COARSE, FINE = PatchShape(radius=7, level=1), PatchShape(radius=7, level=0)
 LEVELS = 2
+
+
+def inside(uv_px: Float, image: NDArray[Any]) -> NDArray[np.bool_]:
+    """(N,) which of (N, 2) points lie between the centres of the outermost pixels of an (H, W, ...) image."""
+    height, width = image.shape[:2]
+    return np.asarray(np.all((uv_px >= 0.0) & (uv_px <= np.array([width - 1, height - 1])), axis=1), np.bool_)
 
 
 def sample(image: Float, uv_px: Float, warp: Float, offsets_px: Float, level: int) -> Float:

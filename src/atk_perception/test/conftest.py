@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from atk_perception.correspondence.protocol import Template
+from atk_perception.keypoint_set import KeypointSet, KeypointSetError
 
 WIDTH, HEIGHT = 640, 480
 # Threads that wait for each other make a busy machine ten times slower; what comes out is the same to the bit.
@@ -149,3 +150,19 @@ def pose() -> type[Pose]:
 @pytest.fixture
 def light() -> type[Light]:
     return Light
+
+
+@pytest.fixture
+def refused_when_edited(tmp_path) -> Callable[[KeypointSet, str, str, str], None]:
+    """Asserts that a keypoint set is refused with a message once a piece of its file is replaced."""
+
+    def check(keypoint_set: KeypointSet, old: str, new: str, message: str) -> None:
+        keypoint_set.save(tmp_path)
+        path = tmp_path / "keypoints.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(KeypointSetError, match=message):
+            KeypointSet.load(tmp_path)
+
+    return check

@@ -261,14 +261,10 @@ def test_a_keypoint_set_survives_its_folder(make_scene, tmp_path):
         ("keypoints:", "keypoints: {", "not readable YAML"),
     ],
 )
-def test_an_unusable_keypoint_set_is_refused_with_the_reason(make_scene, tmp_path, old, new, message):
-    keypoint_set_of(make_scene().template()).save(tmp_path)
-    path = tmp_path / "keypoints.yaml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-    with pytest.raises(KeypointSetError, match=message):
-        KeypointSet.load(tmp_path)
+def test_an_unusable_keypoint_set_is_refused_with_the_reason(
+    make_scene, refused_when_edited, old, new, message
+):
+    refused_when_edited(keypoint_set_of(make_scene().template()), old, new, message)
 
 
 def test_a_missing_template_or_folder_is_named(make_scene, tmp_path):

@@ -308,7 +308,7 @@ def _path(
     gates: Floats,
     parts: npt.NDArray[np.int64],
     template_uv_px: npt.NDArray[np.float32],
-    trackability: Floats,
+    worth: Floats,
     config: ChoiceConfig,
 ) -> tuple[list[list[int]], Floats, Floats]:
     """Sets of the first 1, 2, 3, ... parts, and how long points and parts survive, (C,) each.
@@ -318,7 +318,7 @@ def _path(
     points = survival(gates, near_duplicates(parts, template_uv_px))
     whole = survival(gates, parts[:, None] == parts[None])
     ranked = ranked_parts(whole, parts)[: min(config.parts_max, config.keypoints_max)]
-    best = [points_of_part(part, parts, trackability, template_uv_px, config.part_points) for part in ranked]
+    best = [points_of_part(part, parts, worth, template_uv_px, config.part_points) for part in ranked]
     path = []
     for count in range(1, len(ranked) + 1):
         each = max(1, min(config.part_points, config.keypoints_max // count))

@@ -52,10 +52,9 @@ from atk_sim.benchmark_cell import LEARNT
 from atk_sim.demo import COLUMNS
 from atk_sim.disturbances import TABLE, WALL
 from atk_sim.graph import robot_file
-from atk_sim.ground_truth import AttachedPoints, attach, locate
+from atk_sim.ground_truth import AttachedPoints, attach, body_names, found_again, locate
 from atk_sim.provenance import Learnt, LearntError
 from atk_sim.robots.panda import FINGER_BODIES
-from atk_sim.rollout import CLOTH
 from atk_sim.simulation import Simulation
 from atk_sim.tasks import TASKS
 from atk_sim.world import World
@@ -66,9 +65,7 @@ SURE = 0.5
 CANDIDATES, POINTS = 3000, 160
 TEMPLATE_SEED = 0
 RIGHT_RGB, WRONG_RGB = (40, 200, 80), (230, 50, 40)
-
-
-ALONE = ", alone"
+ALONE = ", alone"  # after a matcher's name: chosen points without their parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +133,7 @@ def task_points(simulation: Simulation, task: str, column: str = "RP") -> TaskPo
     world, image = simulation.world, simulation.rgb()
     uv_px = sample_candidates(image, CANDIDATES, np.random.default_rng(0), "textured").astype(float)
     attached = attach(world, simulation.renderer, uv_px)
-    names = [world.model.body(int(b)).name if b >= 0 else CLOTH for b in attached.body_ids]
+    names = body_names(world, attached)
     chosen = np.flatnonzero([_is_thing(world, int(b)) for b in attached.body_ids])[:POINTS]
     parts = {name: getattr(attached, name)[chosen] for name in vars(attached)}
     return TaskPoints(
@@ -157,7 +154,7 @@ def set_points(simulation: Simulation, task: str, folder: Path) -> TaskPoints:
     simulation.reset(task, "RP", int(first.removeprefix("episode_")))
     world = simulation.world
     attached = attach(world, simulation.renderer, points.uv_px.astype(float))
-    names = [world.model.body(int(b)).name if b >= 0 else CLOTH for b in attached.body_ids]
+    names = body_names(world, attached)
     return TaskPoints(points.template, attached, names, points.rigid)
 
 
@@ -174,10 +171,7 @@ def truth(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     """(N, 2) pixels now, (N,) visible, (N,) whether the point's body is in this scene at all."""
     world = simulation.world
-    known = {CLOTH: -1, **{world.model.body(k).name: k for k in range(world.model.nbody)}}
-    there = np.array([name in known for name in points.names])
-    ids = np.array([known.get(name, 0) for name in points.names], np.int32)
-    attached = AttachedPoints(**{**vars(points.attached), "body_ids": ids})
+    attached, there = found_again(world, points.attached, points.names)
     uv_px, visible = locate(world, simulation.renderer, attached)
     return uv_px, visible & there, there
 

@@ -6,7 +6,8 @@ later poses give its later pixels, and the later depth image says whether someth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from atk_sim.world import CameraRenderer, World
 DEPTH_TOLERANCE_M = 0.004
 # Folded cloth lies on itself, some 4 mm apart.
 CLOTH_TOLERANCE_M = 0.002
+CLOTH = "(cloth)"  # in the place of a body's name
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,22 @@ def attach(world: World, renderer: CameraRenderer, uv_px: FloatArray) -> Attache
     return AttachedPoints(
         bodies.astype(np.int32), np.einsum("nji,nj->ni", rotation, offset), vertices, weights, sides
     )
+
+
+def body_names(world: World, points: AttachedPoints) -> list[str]:
+    """Names of the bodies that attached points are on: ids differ between episodes with more or fewer objects, names do not."""
+    return [world.model.body(int(body)).name if body >= 0 else CLOTH for body in points.body_ids]
+
+
+def found_again(
+    world: World, points: AttachedPoints, names: Sequence[str]
+) -> tuple[AttachedPoints, NDArray[np.bool_]]:
+    """The points in another episode's world, by the names of their bodies, and (N,) whose body is there; cloth always is."""
+    model = world.model
+    known = {CLOTH: -1, **{model.body(k).name: k for k in range(model.nbody)}}
+    there = np.array([name in known for name in names])
+    ids = np.array([known.get(name, 0) for name in names], np.int32)
+    return replace(points, body_ids=ids), there
 
 
 def locate(

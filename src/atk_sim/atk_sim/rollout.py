@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from atk_policy.demonstrations import Tracking
 from atk_policy.policy_runner import PolicyRunner, PolicyStep, RunState
 from atk_policy.run_folder import RunFolder
 from atk_sim.camera import FloatArray
-from atk_sim.ground_truth import attach, locate, project_attached
+from atk_sim.ground_truth import attach, body_names, found_again, locate, project_attached
 from atk_sim.simulation import Simulation
 
 # A visible keypoint this far from where it should be misleads the policy: a third of a nigiri's width in the image.
@@ -33,7 +33,6 @@ WRONG_PX = 10.0
 WRONG_SHARE = 0.25  # of the visible keypoints: a policy bears with fewer
 TRACKED_SHARE = 0.7  # of the frames: with fewer the arm mostly held
 START_NS = 1_000_000_000
-CLOTH = "(cloth)"
 
 
 @dataclass(frozen=True)
@@ -179,18 +178,13 @@ class ExactTracks:
         simulation.reset(task, "RP", template_seed)
         world = simulation.world
         points = attach(world, simulation.renderer, uv_px)
-        # Body ids differ between episodes with more or fewer objects; names do not. Cloth has none (-1), and is always there.
-        self.names = [world.model.body(int(body)).name if body >= 0 else CLOTH for body in points.body_ids]
+        self.names = body_names(world, points)
         self._points = points
         self.begin(simulation)
 
     def begin(self, simulation: Simulation) -> None:
         """Find the bodies again in a new episode; a point whose body is not there is nowhere."""
-        model = simulation.world.model
-        known = {CLOTH: -1, **{model.body(k).name: k for k in range(model.nbody)}}
-        self._there = np.array([name in known for name in self.names])
-        ids = np.array([known.get(name, 0) for name in self.names], np.int32)
-        self._here = replace(self._points, body_ids=ids)
+        self._here, self._there = found_again(simulation.world, self._points, self.names)
 
     def uv_px(self, simulation: Simulation) -> FloatArray:
         """(N, 2) where they are now, hidden or not."""

@@ -31,7 +31,7 @@ from atk_perception.learned.backbone import Backbone, FeatureMap, load_backbone
 from atk_perception.learned.network import ITERATIONS, begin
 from atk_perception.learned.template_bank import TemplateBank, make_template_bank, nearest_entries
 from atk_perception.local_affine import Float
-from atk_perception.patches import LEVELS, Alignment, grey_image, smooth_pyramid
+from atk_perception.patches import LEVELS, Alignment, grey_image, inside, smooth_pyramid
 
 # A patch aligned farther than this from where votes put it found something else.
 FARTHEST_PX = 8.0
@@ -107,7 +107,6 @@ class AtkMatcher:
                 np.concatenate([learned.support, by_sift.support], axis=1),
             )
         )
-        height, width = grey.shape
         owner, rank = np.nonzero(candidates.support > 0.0)
         start_px, start_warp = candidates.uv_px[owner, rank], candidates.warp[owner, rank]
         fitted = reference.patches.aligned(pyramid, owner, start_px, start_warp)
@@ -117,7 +116,7 @@ class AtkMatcher:
             np.where(keeps[:, None, None], fitted.warp, start_warp),
             np.where(keeps, fitted.ncc, np.minimum(fitted.ncc, LEAST_NCC)),
         )
-        inside = np.all((placed.uv_px >= 0) & (placed.uv_px <= [width - 1, height - 1]), axis=1)
+        in_view = inside(placed.uv_px, grey)
         points_px = template.uv_px[owner]
         by_votes = [
             part
@@ -128,7 +127,7 @@ class AtkMatcher:
         facts = np.zeros((*candidates.support.shape, 6), np.float32)
         facts[owner, rank] = np.stack([placed.ncc, *by_votes, asked], axis=1)
         support = np.zeros_like(candidates.support)
-        support[owner, rank] = np.where(inside, candidates.support[owner, rank], 0.0)
+        support[owner, rank] = np.where(in_view, candidates.support[owner, rank], 0.0)
         candidates.uv_px[owner, rank], candidates.warp[owner, rank] = placed.uv_px, placed.warp
         return Candidates(candidates.uv_px, candidates.warp, support), facts
 

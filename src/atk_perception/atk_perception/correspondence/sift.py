@@ -32,7 +32,7 @@ from atk_perception.correspondence.verification import (
     identities,
 )
 from atk_perception.local_affine import fit_local_affine
-from atk_perception.patches import LEVELS, Float, grey_image, smooth_pyramid
+from atk_perception.patches import LEVELS, Float, grey_image, inside, smooth_pyramid
 
 # How likely a placement is right: logistic regression on some 30,000 placements of known truth, in rendered scenes
 # (sushi, seeds 100 to 109, all disturbances) and warped textures, rounded. A flat or repeated patch correlates
@@ -250,8 +250,7 @@ class SiftMatcher:
             pyramid, owner, candidates.uv_px[owner, rank], candidates.warp[owner, rank]
         )
         logit = np.full(candidates.support.shape, IMPOSSIBLE, np.float32)
-        height, width = pyramid[0].shape
-        inside = np.all((placed.uv_px >= 0) & (placed.uv_px <= np.array([width - 1, height - 1])), axis=1)
+        in_view = inside(placed.uv_px, pyramid[0])
         explained, share = explained_votes(
             reference.template.uv_px[owner], placed, votes, exact_px=self.parameters.tolerance_px
         )
@@ -262,7 +261,7 @@ class SiftMatcher:
             + EVIDENCE_EXPLAINED * np.log(explained + 0.1)
             + EVIDENCE_SHARE * share
         )
-        logit[owner, rank] = np.where(inside, right, IMPOSSIBLE)
+        logit[owner, rank] = np.where(in_view, right, IMPOSSIBLE)
 
         order = np.sort(logit, axis=1)
         margin = np.minimum(order[:, -1] - order[:, -2], LARGEST_MARGIN)
@@ -270,7 +269,7 @@ class SiftMatcher:
         confidence = np.where(order[:, -1] > IMPOSSIBLE, 1.0 / (1.0 + np.exp(-sure)), 0.0)
 
         uv_px, warp = reference.template.uv_px.copy(), identities(len(logit))
-        chosen = (np.argmax(logit, axis=1)[owner] == rank) & inside
+        chosen = (np.argmax(logit, axis=1)[owner] == rank) & in_view
         uv_px[owner[chosen]], warp[owner[chosen]] = placed.uv_px[chosen], placed.warp[chosen]
         return Matches(uv_px, confidence.astype(np.float32), warp)
 

@@ -45,6 +45,7 @@ from atk_perception.patches import (
     PatchBank,
     align,
     grey_image,
+    inside,
     make_bank,
     smooth_pyramid,
 )
@@ -320,7 +321,7 @@ class AtkTracker:
         proposed[owner], aligned[owner] = proposals.warp[order], proposals.fits[order]
         sure = CONFIDENCE[0] + CONFIDENCE[1] * best
         confidence = np.asarray(1.0 / (1.0 + np.exp(-np.clip(sure, -9.0, 9.0))), np.float32)
-        visible = (confidence >= SEEN_PROBABILITY) & _inside(uv_px, proposals.grey)
+        visible = (confidence >= SEEN_PROBABILITY) & inside(uv_px, proposals.grey)
         confidence = np.where(visible, confidence, np.minimum(confidence, 1.0 - SEEN_PROBABILITY)).astype(
             np.float32
         )
@@ -476,8 +477,3 @@ def _take(state: AtkState, points: NDArray[np.int_], helpers: NDArray[np.int_]) 
         state.carried[index],
         state.aligned[index],
     )
-
-
-def _inside(uv_px: Float, grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    last = np.array([grey.shape[1] - 1, grey.shape[0] - 1])
-    return np.asarray(np.all((uv_px >= 0.0) & (uv_px <= last), axis=1), np.bool_)

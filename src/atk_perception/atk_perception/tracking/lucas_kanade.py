@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atk_perception.correspondence.protocol import Matches, Template
-from atk_perception.patches import grey_image
+from atk_perception.patches import grey_image, inside
 from atk_perception.tracking.flow import FlowParameters, followed
 from atk_perception.tracking.protocol import Tracks
 
@@ -42,8 +42,7 @@ class LucasKanadeTracker:
         """See `Tracker.step`."""
         grey = grey_image(frame_rgb)
         uv_px, alive = followed(state.grey, grey, state.uv_px, state.alive, self._parameters)
-        size = np.array([grey.shape[1] - 1, grey.shape[0] - 1])
-        alive = alive & np.all((uv_px >= 0) & (uv_px <= size), axis=1)
+        alive = alive & inside(uv_px, grey)
         uv_px = np.where(alive[:, None], uv_px, state.uv_px)
         return LucasKanadeState(grey, uv_px, alive), Tracks(uv_px, alive, alive.astype(np.float32))
 

@@ -32,6 +32,7 @@ from atk_perception.patches import (
     PatchBank,
     align,
     grey_image,
+    inside,
     make_bank,
     sample,
     smooth_pyramid,
@@ -161,7 +162,7 @@ class TemplateLkTracker:
         off = np.linalg.norm(aligned.uv_px - carried.uv_px, axis=1)
         agrees = ~supported | (off < agreement_px)
         enough = np.where(state.visible, parameters.keep_ncc, parameters.regain_ncc)
-        visible = (aligned.ncc > enough) & agrees & (flow_ok | supported) & _inside(aligned.uv_px, grey)
+        visible = (aligned.ncc > enough) & agrees & (flow_ok | supported) & inside(aligned.uv_px, grey)
         # An unseen point rests where its neighbourhood carries it.
         resting = np.where(supported[:, None], carried.uv_px, state.uv_px)
         uv_px = np.where(visible[:, None], aligned.uv_px, resting)
@@ -269,7 +270,7 @@ class TemplateLkTracker:
         aligned = align(bank, pyramid, found_px, state.warp[index], iterations=3, affine=True)
         off = np.linalg.norm(aligned.uv_px - state.uv_px[index], axis=1)
         agrees = ~supported[index] | (off < parameters.co_motion.agreement_px)
-        good = (aligned.ncc > parameters.regain_ncc) & agrees & _inside(aligned.uv_px, state.grey)
+        good = (aligned.ncc > parameters.regain_ncc) & agrees & inside(aligned.uv_px, state.grey)
         uv_px, warp = state.uv_px.copy(), state.warp.copy()
         visible, ncc = state.visible.copy(), state.ncc.copy()
         uv_px[index[good]] = aligned.uv_px[good]
@@ -282,8 +283,3 @@ class TemplateLkTracker:
 
 def _neighbourhood(state: TemplateLkState) -> Placed:
     return state.co_motion.neighbourhood(state.uv_px, state.warp, state.visible)
-
-
-def _inside(uv_px: Float, grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    height, width = grey.shape
-    return np.asarray(np.all((uv_px >= 0.0) & (uv_px <= np.array([width - 1, height - 1])), axis=1), np.bool_)
